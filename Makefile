@@ -1,0 +1,70 @@
+# `make serve` runs Upwell, `make test` checks it. Both make what they need in .venv first.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help serve demo test test-all check format bench-ack lock install install-dev clean
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@echo '  Options of the command go in ARGS, as in: make serve ARGS="--port 9000"'
+
+serve: $(VENV)/.runtime ## run everything on this machine
+	@exec $(BIN)/upwell serve $(ARGS)
+
+demo: $(VENV)/.runtime ## show a mutation on its way from upload to visible
+	@exec $(BIN)/upwell demo $(ARGS)
+
+test: check ## all checks and tests but the slow ones
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-all: check ## the slow tests as well
+	@$(BIN)/python -m pytest -m "not bench" $(ARGS)
+
+check: $(VENV)/.dev ## lint, format, types and import rules
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.dev ## put the code into its usual form
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench-ack: $(VENV)/.dev ## measure the time to acknowledged and to visible
+	@exec $(BIN)/python tests/bench/ack_and_visible.py $(ARGS)
+
+lock: $(VENV)/.dev ## renew the lock files (ARGS=--upgrade for newer versions)
+	@$(LOCK) pyproject.toml --group build $(ARGS) -o requirements.lock
+	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock $(ARGS) -o requirements-dev.lock
+
+install: $(VENV)/.runtime ## only make .venv
+
+install-dev: $(VENV)/.dev ## only make .venv, with what tests need
+
+clean: ## remove .venv and caches; data/ stays
+	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	@find upwell ingest workers tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is as new as the last install that went through, so that nothing is installed twice.
+$(VENV)/.runtime: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "Upwell needs Python 3.11 or newer, and '$(PYTHON)' is not: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Installing Upwell into $(VENV) (about a minute, once) ..."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	@echo "Installing what the tests need into $(VENV) ..."
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
