@@ -1,0 +1,1 @@
+"""Who owns what: accounts' indexes by name (names.py, record.py), and the tokens that may touch them (tokens.py)."""

@@ -1,0 +1,65 @@
+"""An index's record: everything about it that never changes, under an identity made at its creation.
+
+The record lies at ``index/{id}/record`` beside the index's log, manifests and segments. Names point to identities and
+never the other way round, so a late worker or an old receipt of a deleted index can touch nothing of its successor.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from upwell.errors import NotFound
+from upwell.format import Kind, pack, unpack
+from upwell.shard.keys import KeyScope
+from upwell.shard.metric import Metric
+from upwell.store import Store
+
+
+class IndexRecord(BaseModel):
+    """An index, as it was created."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    account: str
+    name: str
+    description: str | None = None
+    dimensions: Annotated[int, Field(ge=1)]
+    metric: Metric
+    shards: Annotated[int, Field(ge=1)]
+    key_scope: KeyScope = KeyScope.INDEX
+    created_at: datetime
+    #: Hex of the key that signs this index's receipts. Not a password: it only tells our ids from others.
+    secret: str
+
+    @property
+    def folder(self) -> str:
+        """Where everything of this index lies."""
+        return index_folder(self.id)
+
+    @property
+    def receipt_key(self) -> bytes:
+        """The key that mints and checks mutationIds."""
+        return bytes.fromhex(self.secret)
+
+
+def index_folder(index_id: str) -> str:
+    """Where everything of the index with this identity lies."""
+    return f"index/{index_id}"
+
+
+def write_record(store: Store, record: IndexRecord) -> None:
+    """Keep a new index's record. Raises AlreadyExists if the identity is taken, which is a bug."""
+    store.create(f"{record.folder}/record", *pack(Kind.INDEX_RECORD, record.model_dump(mode="json")))
+
+
+def read_record(store: Store, index_id: str) -> IndexRecord:
+    """The record of an identity. Raises NotFound or Corrupt."""
+    try:
+        data = store.read(f"{index_folder(index_id)}/record")
+    except NotFound:
+        raise NotFound("there is no such index", id=index_id) from None
+    return IndexRecord.model_validate(unpack(data, Kind.INDEX_RECORD).meta)

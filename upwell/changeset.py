@@ -1,0 +1,128 @@
+"""A mutation in columns: what a door hands to the log, and the log to the drain.
+
+Text is parsed once, at the door; from here on ids are an Arrow array and vectors one float32 matrix, so that nothing
+downstream ever sees a JSON float. Encoding is one Arrow IPC stream; decoding is zero-copy over the bytes it is given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from upwell.errors import Corrupt, LineProblem
+
+Matrix = npt.NDArray[np.float32]
+
+#: How many discarded lines a mutation names one by one; beyond it only their count is kept.
+DISCARDED_NAMED_MAX = 100
+
+
+class Operation(StrEnum):
+    """What a mutation does to each of its ids."""
+
+    #: Keep what exists, add what does not; of the same id twice in one body the first counts.
+    INSERT = "insert"
+    #: Replace whole or add; of the same id twice in one body the last counts.
+    UPSERT = "upsert"
+    #: Remove by id; unknown ids are no error.
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Changeset:
+    """One mutation's rows, and what was left out of it on purpose.
+
+    ``ids``         Arrow ``utf8``, n values, no nulls, duplicates allowed (their order is their meaning)
+    ``vectors``     float32, shape (n, dimensions), C-contiguous; None for a delete
+    ``namespaces``  Arrow ``utf8`` with nulls for "none", n values; None when no row has one
+    ``metadata``    Arrow ``binary`` holding compact JSON objects, nulls for "none", n values; None when no row has any
+    ``received``    lines, rows or ids that the client sent, the discarded ones included
+    ``discarded``   the first DISCARDED_NAMED_MAX lines left out at the client's wish, and why
+    ``discarded_count``  how many were left out in all
+    """
+
+    operation: Operation
+    ids: pa.Array
+    vectors: Matrix | None = None
+    namespaces: pa.Array | None = None
+    metadata: pa.Array | None = None
+    received: int
+    discarded: tuple[LineProblem, ...] = ()
+    discarded_count: int = 0
+
+    def __post_init__(self) -> None:
+        rows = len(self.ids)
+        if self.vectors is not None and (
+            self.vectors.dtype != np.float32 or self.vectors.shape[:1] != (rows,)
+        ):
+            raise ValueError(
+                f"vectors are {self.vectors.dtype}{self.vectors.shape}, expected float32({rows}, d)"
+            )
+        for column in (self.namespaces, self.metadata):
+            if column is not None and len(column) != rows:
+                raise ValueError(f"a column has {len(column)} rows, expected {rows}")
+        if (self.vectors is None) != (self.operation is Operation.DELETE):
+            raise ValueError(f"{self.operation} and vectors do not go together")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Roughly how large the encoded columns are, in bytes."""
+        columns = (self.ids, self.namespaces, self.metadata)
+        return sum(int(c.nbytes) for c in columns if c is not None) + (
+            0 if self.vectors is None else self.vectors.nbytes
+        )
+
+
+def encode_columns(changeset: Changeset) -> pa.Buffer:
+    """Encode the rows (not ``received`` and ``discarded``) as one Arrow IPC stream."""
+    arrays: dict[str, pa.Array] = {"id": changeset.ids}
+    if changeset.vectors is not None:
+        flat = pa.array(np.ascontiguousarray(changeset.vectors).reshape(-1))
+        arrays["values"] = pa.FixedSizeListArray.from_arrays(flat, changeset.vectors.shape[1])
+    if changeset.namespaces is not None:
+        arrays["namespace"] = changeset.namespaces
+    if changeset.metadata is not None:
+        arrays["metadata"] = changeset.metadata
+    batch = pa.record_batch(list(arrays.values()), names=list(arrays))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return sink.getvalue()
+
+
+def decode_columns(
+    data: pa.Buffer | bytes | memoryview,
+    operation: Operation,
+    *,
+    received: int,
+    discarded: tuple[LineProblem, ...] = (),
+    discarded_count: int = 0,
+) -> Changeset:
+    """Rebuild a changeset over ``data`` without copying its columns. Raises Corrupt."""
+    try:
+        with pa.ipc.open_stream(data) as stream:
+            batch = stream.read_next_batch()
+    except (pa.ArrowInvalid, OSError, StopIteration) as error:
+        raise Corrupt("a changeset's columns cannot be read") from error
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    vectors: Matrix | None = None
+    if "values" in columns:
+        values = columns["values"]
+        vectors = values.flatten().to_numpy(zero_copy_only=True).reshape(len(values), values.type.list_size)
+    return Changeset(
+        operation=operation,
+        ids=columns["id"],
+        vectors=vectors,
+        namespaces=columns.get("namespace"),
+        metadata=columns.get("metadata"),
+        received=received,
+        discarded=discarded,
+        discarded_count=discarded_count,
+    )

@@ -1,0 +1,131 @@
+"""The engine: one store opened, and for each index in it the parts that front ends and workers stand on.
+
+The composition root of this package: settings, store and clock meet here and nowhere else. It knows no HTTP, no Redis and
+no event loop; everything blocks, and is called from threads. ``ingest`` asks for ``index()``; ``workers`` apply batches.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+from upwell.catalog.names import Catalog
+from upwell.catalog.record import IndexRecord
+from upwell.catalog.tokens import Tokens
+from upwell.clock import Clock, SystemClock
+from upwell.errors import NotFound
+from upwell.log.reader import LogReader
+from upwell.log.writer import LogWriter
+from upwell.manifest import ManifestChain, ManifestHead
+from upwell.outcome import Outcomes
+from upwell.settings import Settings
+from upwell.shard.apply import Applied, Applier, BatchLimits
+from upwell.shard.newest import NewestView
+from upwell.shard.view import ViewOpener
+from upwell.store import Store, open_store
+
+
+class Index:
+    """The parts of one index, made when first needed and shared by all threads of the process."""
+
+    def __init__(self, engine: Engine, record: IndexRecord) -> None:
+        self.record = record
+        self._engine = engine
+        chain = ManifestChain(engine.store, record.folder, engine.clock, engine.settings.grace_s)
+        self.head = ManifestHead(chain, engine.clock, engine.settings.grace_s)
+        self.log = LogReader(engine.store, record.folder)
+
+    @cached_property
+    def newest(self) -> NewestView:
+        """The newest view."""
+        return NewestView(self.head, ViewOpener(self._engine.store, self.record))
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What became of each mutation."""
+        return Outcomes(self.record, self.head, self.log)
+
+    @cached_property
+    def applier(self) -> Applier:
+        """Applies the log."""
+        settings = self._engine.settings
+        limits = BatchLimits(
+            vectors_max=settings.batch_vectors_max,
+            mutations_max=settings.batch_mutations_max,
+            bytes_max=settings.batch_bytes_max,
+        )
+        return Applier(self._engine.store, self.record, self.newest, self._engine.clock, limits)
+
+    def log_writer(self) -> LogWriter:
+        """A new writer of the log; a process should have one per index."""
+        return LogWriter(
+            self._engine.store,
+            self.record.folder,
+            lambda: self.head.refresh().applied_through,
+            self._engine.clock,
+            self._engine.settings.grace_s,
+        )
+
+    def has_backlog(self) -> bool:
+        """Is there a log entry that is not applied yet? Two looks at the store."""
+        return self.log.exists(self.head.refresh().applied_through + 1)
+
+
+class Engine:
+    """One store and everything in it."""
+
+    def __init__(self, store: Store, settings: Settings, clock: Clock) -> None:
+        self.store = store
+        self.settings = settings
+        self.clock = clock
+        self.catalog = Catalog(store, clock, settings.grace_s)
+        self.tokens = Tokens(store, clock, settings.token)
+        self._lock = threading.Lock()
+        self._indexes: dict[str, Index] = {}
+
+    def find(self, account: str, name: str) -> Index:
+        """The index that a name stands for now. Raises NotFound or Gone."""
+        return self._open(self.catalog.find(account, name))
+
+    def index(self, index_id: str) -> Index:
+        """The index of an identity. Raises NotFound, also for one whose name was taken away: it is as good as gone."""
+        record = self.catalog.record(index_id)
+        if not self.catalog.is_live(record):
+            with self._lock:
+                self._indexes.pop(index_id, None)
+            raise NotFound("the index was deleted", id=index_id)
+        return self._open(record)
+
+    def has_backlog(self, index_id: str) -> bool:
+        """Does an index have log entries that are not applied? False for one that is deleted."""
+        try:
+            return self.index(index_id).has_backlog()
+        except NotFound:
+            return False
+
+    def backlogged(self) -> Iterator[str]:
+        """Identities of all indexes with a backlog. Three looks per index."""
+        for record in self.catalog.everything():
+            if self.has_backlog(record.id):
+                yield record.id
+
+    def apply_batch(self, index_id: str, still_ours: Callable[[], bool]) -> Applied | None:
+        """Apply and commit an index's next batch; None if there is none, or the index is deleted. See Applier."""
+        try:
+            index = self.index(index_id)
+        except NotFound:
+            return None
+        return index.applier.apply_batch(still_ours)
+
+    def _open(self, record: IndexRecord) -> Index:
+        with self._lock:
+            index = self._indexes.get(record.id)
+            if index is None:
+                index = self._indexes[record.id] = Index(self, record)
+            return index
+
+
+def open_engine(settings: Settings, clock: Clock | None = None) -> Engine:
+    """Open the store that ``settings`` name. Raises Invalid for an address it cannot use, Unavailable if it is away."""
+    return Engine(open_store(settings.store, settings.data), settings, clock or SystemClock())

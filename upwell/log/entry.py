@@ -1,0 +1,171 @@
+"""A log entry's bytes: one or more whole mutations that were made durable together.
+
+meta      {"token": writer's token, "position": p, "mutations": [{operation, acceptedAt, received, rows, discarded,
+          discardedCount, payload}, …]}; ``payload`` names an object of its own for large mutations, else it is null
+sections  "0", "1", …: the Arrow columns of each mutation without a payload object (changeset.encode_columns)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+from typing_extensions import Buffer
+
+from upwell.changeset import Changeset, Operation, decode_columns, encode_columns
+from upwell.errors import Corrupt, LineProblem, Reason
+from upwell.format import Box, Kind, pack, unpack
+
+#: Columns larger than this are written under a name of their own first, so that an append which loses the race for a
+#: position sends only a small entry again.
+INLINE_BYTES_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutation:
+    """One mutation as the log keeps it: everything but its columns."""
+
+    operation: Operation
+    accepted_at: datetime
+    received: int
+    #: Rows in the columns: for a delete, ids.
+    rows: int
+    discarded: tuple[LineProblem, ...] = ()
+    discarded_count: int = 0
+    #: The object that holds the columns, if the entry itself does not.
+    payload: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PreparedMutation:
+    """A mutation with its columns encoded, ready to be appended. Made in a thread, where encoding may take its time."""
+
+    mutation: Mutation
+    columns: pa.Buffer
+
+    @property
+    def nbytes(self) -> int:
+        return int(self.columns.size)
+
+
+def prepare(changeset: Changeset, accepted_at: datetime) -> PreparedMutation:
+    """Encode a changeset for the log."""
+    mutation = Mutation(
+        operation=changeset.operation,
+        accepted_at=accepted_at,
+        received=changeset.received,
+        rows=len(changeset),
+        discarded=changeset.discarded,
+        discarded_count=changeset.discarded_count,
+    )
+    return PreparedMutation(mutation=mutation, columns=encode_columns(changeset))
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A decoded entry. Columns are read when asked for, so that status can look at a large entry cheaply."""
+
+    position: int
+    token: str
+    mutations: tuple[Mutation, ...]
+    box: Box
+
+    def changeset(self, place: int, read_payload: Callable[[str], memoryview]) -> Changeset:
+        """The columns of the mutation at ``place``, verified. ``read_payload`` fetches a payload object. May raise Corrupt."""
+        mutation = self.mutations[place]
+        if mutation.payload is None:
+            columns = self.box.section(str(place))
+        else:
+            columns = unpack(read_payload(mutation.payload), Kind.PAYLOAD).section("columns")
+        changeset = decode_columns(
+            pa.py_buffer(columns),
+            mutation.operation,
+            received=mutation.received,
+            discarded=mutation.discarded,
+            discarded_count=mutation.discarded_count,
+        )
+        if len(changeset) != mutation.rows:
+            raise Corrupt("a mutation's columns have other rows than its entry says", position=self.position)
+        return changeset
+
+
+def encode_payload(columns: pa.Buffer) -> list[Buffer]:
+    """The bytes of a payload object."""
+    return pack(Kind.PAYLOAD, {}, [("columns", [columns])])
+
+
+def encode_entry(
+    position: int, token: str, prepared: Sequence[PreparedMutation], payloads: Sequence[str | None]
+) -> list[Buffer]:
+    """The bytes of an entry. ``payloads[i]`` names mutation i's payload object, or is None to hold its columns here."""
+    meta = {
+        "position": position,
+        "token": token,
+        "mutations": [
+            _mutation_to_json(one.mutation, payload) for one, payload in zip(prepared, payloads, strict=True)
+        ],
+    }
+    sections = [
+        (str(place), [one.columns])
+        for place, (one, payload) in enumerate(zip(prepared, payloads, strict=True))
+        if payload is None
+    ]
+    return pack(Kind.LOG_ENTRY, meta, sections)
+
+
+def decode_entry(data: memoryview, position: int) -> Entry:
+    """Open an entry. Raises Corrupt if it is damaged or lies at another position than it was written for."""
+    box = unpack(data, Kind.LOG_ENTRY)
+    if box.meta["position"] != position:
+        raise Corrupt("a log entry lies at the wrong position", expected=position, got=box.meta["position"])
+    mutations = tuple(_mutation_from_json(fields) for fields in box.meta["mutations"])
+    return Entry(position, box.meta["token"], mutations, box)
+
+
+def _mutation_to_json(mutation: Mutation, payload: str | None) -> dict[str, Any]:
+    return {
+        "operation": mutation.operation,
+        "acceptedAt": mutation.accepted_at.isoformat(),
+        "received": mutation.received,
+        "rows": mutation.rows,
+        "discarded": [problem_to_json(problem) for problem in mutation.discarded],
+        "discardedCount": mutation.discarded_count,
+        "payload": payload,
+    }
+
+
+def _mutation_from_json(fields: dict[str, Any]) -> Mutation:
+    return Mutation(
+        operation=Operation(fields["operation"]),
+        accepted_at=datetime.fromisoformat(fields["acceptedAt"]),
+        received=fields["received"],
+        rows=fields["rows"],
+        discarded=tuple(problem_from_json(problem) for problem in fields["discarded"]),
+        discarded_count=fields["discardedCount"],
+        payload=fields["payload"],
+    )
+
+
+def problem_to_json(problem: LineProblem) -> dict[str, Any]:
+    """A discarded line as the log and the results keep it."""
+    return {
+        "line": problem.line,
+        "reason": problem.reason,
+        "field": problem.field,
+        "detail": problem.detail,
+        "id": problem.id,
+    }
+
+
+def problem_from_json(fields: dict[str, Any]) -> LineProblem:
+    """The inverse of problem_to_json."""
+    return LineProblem(
+        line=fields["line"],
+        reason=Reason(fields["reason"]),
+        field=fields["field"],
+        detail=fields["detail"],
+        id=fields["id"],
+    )

@@ -1,0 +1,50 @@
+"""Reading the log: one entry by position, the tail by probing. Never writes; any number may read at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from upwell.ids import numbered
+from upwell.log.entry import Entry, decode_entry
+from upwell.store import Store
+
+
+class LogReader:
+    """The log of one index, which lies under ``folder`` (``index/{id}``)."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self._store = store
+        self._folder = folder
+
+    def key(self, position: int) -> str:
+        """The name of the entry at ``position``."""
+        return f"{self._folder}/log/{numbered(position)}"
+
+    def exists(self, position: int) -> bool:
+        """Is there an entry at ``position`` now?"""
+        return self._store.exists(self.key(position))
+
+    def read(self, position: int) -> Entry:
+        """The entry at ``position``. Raises NotFound (never written, or swept) or Corrupt."""
+        return decode_entry(self._store.read(self.key(position)), position)
+
+    def after(self, position: int) -> Iterator[Entry]:
+        """Entries past ``position`` in order, up to the first position that is not there yet."""
+        while self.exists(position + 1):
+            position += 1
+            yield self.read(position)
+
+    def tail(self, known: int) -> int:
+        """The last position written, given that every position up to ``known`` was, and none past it is swept.
+
+        Probes known+1, +2, +4 … and then halves: a dense log makes existence monotone.
+        """
+        step, below = 1, known
+        while self.exists(below + step):
+            below += step
+            step *= 2
+        above = below + step
+        while above - below > 1:
+            middle = (below + above) // 2
+            below, above = (middle, above) if self.exists(middle) else (below, middle)
+        return below

@@ -1,0 +1,102 @@
+"""Appending one entry, durably, at the next free position.
+
+``append`` returns after the entry and its name are on stable storage; before that nobody has been told anything.
+If it raises, the mutations may or may not be in the log, and must not be acknowledged.
+
+The dead zone. Create-if-absent is a referee only while the old object exists: a writer that sleeps long enough may create
+an entry at a position that was applied *and swept*, where no drain will ever look. So a position is trusted only for
+half the grace period that the sweeper leaves applied entries alone; when more time than that passed between knowing
+the position to be free and holding the finished create, the manifest is asked, and an entry that turns out to lie at or
+below ``applied_through`` is never acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from upwell.clock import Clock
+from upwell.errors import AlreadyExists, Unavailable
+from upwell.ids import new_identity
+from upwell.log.entry import INLINE_BYTES_MAX, PreparedMutation, encode_entry, encode_payload
+from upwell.log.reader import LogReader
+from upwell.store import Store
+
+#: After this many lost races in a row the tail is probed for, instead of being walked to one by one.
+LOST_RACES_BEFORE_PROBING = 4
+
+
+class LogWriter:
+    """Appends to one index's log. Not for concurrent use: one writer per process and index, see Appender."""
+
+    def __init__(
+        self, store: Store, folder: str, applied_through: Callable[[], int], clock: Clock, grace_s: float
+    ) -> None:
+        self._store = store
+        self._folder = folder
+        self._reader = LogReader(store, folder)
+        #: Asks the newest manifest in the store; never answers from a cache.
+        self._applied_through = applied_through
+        self._clock = clock
+        self._trust_s = grace_s / 2
+        self._token = new_identity()
+        #: The position to try next, or None when it must be found first.
+        self._next: int | None = None
+        self._known_free_at = 0.0
+
+    def append(self, prepared: Sequence[PreparedMutation]) -> int:
+        """Write one entry holding ``prepared``; returns its position. Raises Unavailable, with the outcome unknown."""
+        try:
+            payloads = [self._write_payload(one) for one in prepared]
+            return self._create_entry(prepared, payloads)
+        except BaseException:
+            self._next = None
+            raise
+
+    def _write_payload(self, one: PreparedMutation) -> str | None:
+        if one.nbytes <= INLINE_BYTES_MAX:
+            return None
+        key = f"{self._folder}/payload/{new_identity()}"
+        self._store.create(key, *encode_payload(one.columns))
+        return key
+
+    def _create_entry(self, prepared: Sequence[PreparedMutation], payloads: Sequence[str | None]) -> int:
+        lost = 0
+        while True:
+            position = self._free_position()
+            # Read before the create, so that time slept inside it counts against what we believe afterwards.
+            tried_at = self._clock.monotonic()
+            try:
+                self._store.create(
+                    self._reader.key(position), *encode_entry(position, self._token, prepared, payloads)
+                )
+            except AlreadyExists:
+                lost += 1
+                self._expect(None if lost % LOST_RACES_BEFORE_PROBING == 0 else position + 1, tried_at)
+                continue
+            self._refuse_dead_zone(position)
+            self._expect(position + 1, tried_at)
+            return position
+
+    def _free_position(self) -> int:
+        if self._next is None:
+            looked_at = self._clock.monotonic()
+            self._expect(self._reader.tail(self._applied_through()) + 1, looked_at)
+        assert self._next is not None
+        return self._next
+
+    def _expect(self, position: int | None, known_free_at: float) -> None:
+        """Try ``position`` next. It was free at ``known_free_at`` or was taken later: its predecessor existed then, and
+        the sweeper goes upwards, so it had not been swept."""
+        self._next = position
+        self._known_free_at = known_free_at
+
+    def _refuse_dead_zone(self, position: int) -> None:
+        """Raise Unavailable if the entry just created may lie where no drain will look.
+
+        A drain may also have applied it properly while we slept after the create; the log alone cannot tell these apart,
+        and appending again could apply it twice. So the outcome is called what it is, unknown.
+        """
+        if self._clock.monotonic() - self._known_free_at <= self._trust_s:
+            return
+        if position <= self._applied_through():
+            raise Unavailable("an append took longer than the log can vouch for; its outcome is unknown")

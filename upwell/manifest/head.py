@@ -1,0 +1,49 @@
+"""The newest manifest of one index, as cheaply as it can be known for certain.
+
+``refresh`` is one look for version + 1 when nothing changed. Its answer was the newest version at some moment during the
+call, which is what promise 3 (visible means visible everywhere) rests on: a status that said ``visible`` had seen a
+version, versions are never taken back, and every later query refreshes.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from upwell.clock import Clock
+from upwell.manifest.chain import ManifestChain
+from upwell.manifest.state import Manifest
+
+
+class ManifestHead:
+    """Keeps the newest manifest seen. Blocking; safe to share between threads."""
+
+    def __init__(self, chain: ManifestChain, clock: Clock, grace_s: float) -> None:
+        self.chain = chain
+        self._clock = clock
+        self._trust_s = grace_s / 2
+        self._lock = threading.Lock()
+        self._newest: Manifest | None = None
+        self._seen_at = 0.0
+
+    @property
+    def seen(self) -> Manifest | None:
+        """The newest manifest seen so far, without looking."""
+        return self._newest
+
+    @property
+    def seen_at(self) -> float:
+        """When ``seen`` was last known to be the newest: monotonic seconds, taken before the look."""
+        return self._seen_at
+
+    def refresh(self) -> Manifest:
+        """Look, and return the newest manifest. Raises NotFound, Unavailable or Corrupt."""
+        with self._lock:
+            looked_at = self._clock.monotonic()
+            known = self._newest
+            # After a long sleep the versions after ours may be swept, so that asking for the next one proves nothing.
+            stale = known is None or looked_at - self._seen_at > self._trust_s
+            version = self.chain.newest_version(None if stale or known is None else known.version)
+            if known is None or version > known.version:
+                known = self._newest = self.chain.load(version)
+            self._seen_at = looked_at
+            return known

@@ -1,0 +1,139 @@
+"""A manifest as a value: segments per shard, how far the log is applied, and what must hold from one to the next.
+
+Small whatever the size of the index: it names segments and deletion vectors, and holds no rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from upwell.changeset import Operation
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DeletionRef(_Frozen):
+    """Where a segment's deletion vector lies: a section of an object that one commit wrote."""
+
+    object: str
+    section: str
+    #: Rows marked deleted.
+    count: int = Field(ge=1)
+
+
+class SegmentRef(_Frozen):
+    """A segment as a manifest names it."""
+
+    id: str
+    rows: int = Field(ge=1)
+    nbytes: int
+    deletions: DeletionRef | None = None
+
+    @property
+    def live(self) -> int:
+        """Rows not deleted."""
+        return self.rows - (self.deletions.count if self.deletions else 0)
+
+
+class ShardState(_Frozen):
+    """The segments of one shard, oldest first."""
+
+    segments: tuple[SegmentRef, ...] = ()
+
+
+class Failure(_Frozen):
+    """A mutation that could not be applied. Kept in the state, so that ``failed`` never turns into ``visible``."""
+
+    position: int
+    place: int
+    reason: str
+
+
+class MutationResult(_Frozen):
+    """What became of one mutation."""
+
+    position: int
+    place: int
+    operation: Operation
+    accepted_at: datetime
+    received: int
+    inserted: int = 0
+    replaced: int = 0
+    skipped: int = 0
+    updated: int = 0
+    deleted: int = 0
+    discarded: int = 0
+    #: The first discarded lines, as log entries keep them.
+    discarded_lines: tuple[dict[str, Any], ...] = ()
+    error: str | None = None
+
+
+class Manifest(_Frozen):
+    """An index at one version."""
+
+    version: Annotated[int, Field(ge=1)]
+    index_id: str
+    #: The committer's token, so that an unknown outcome can be settled by reading back.
+    writer: str
+    committed_at: datetime
+    #: Every log entry up to this position is applied; nothing past it is.
+    applied_through: Annotated[int, Field(ge=0)] = 0
+    #: How many mutations the entry at ``applied_through`` holds.
+    applied_places: int = 0
+    shards: tuple[ShardState, ...]
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def vectors(self) -> int:
+        """Live vectors in all shards."""
+        return sum(segment.live for shard in self.shards for segment in shard.segments)
+
+    def segments(self) -> Iterable[SegmentRef]:
+        """Every segment of every shard."""
+        return (segment for shard in self.shards for segment in shard.segments)
+
+
+# Invariants: plain predicates over what was and what is about to be committed. They run on every commit, in production
+# too: a handful of comparisons, against the loss of an index.
+
+
+def version_is_the_next(before: Manifest, after: Manifest) -> bool:
+    return after.version == before.version + 1
+
+
+def index_stays_itself(before: Manifest, after: Manifest) -> bool:
+    return after.index_id == before.index_id and len(after.shards) == len(before.shards)
+
+
+def applied_never_goes_back(before: Manifest, after: Manifest) -> bool:
+    return after.applied_through >= before.applied_through
+
+
+def every_segment_is_listed_once(_before: Manifest, after: Manifest) -> bool:
+    ids = [segment.id for segment in after.segments()]
+    return len(ids) == len(set(ids))
+
+
+def deletions_only_grow(before: Manifest, after: Manifest) -> bool:
+    lives = {segment.id: segment.live for segment in before.segments()}
+    return all(0 < segment.live <= lives.get(segment.id, segment.rows) for segment in after.segments())
+
+
+def failures_are_kept(before: Manifest, after: Manifest) -> bool:
+    return after.failures[: len(before.failures)] == before.failures
+
+
+INVARIANTS: tuple[Callable[[Manifest, Manifest], bool], ...] = (
+    version_is_the_next,
+    index_stays_itself,
+    applied_never_goes_back,
+    every_segment_is_listed_once,
+    deletions_only_grow,
+    failures_are_kept,
+)

@@ -1,0 +1,76 @@
+"""Keys: how a row is named, hashed, assigned to a shard, and found in a sorted array of hashes.
+
+A key is the vector's id, preceded by its namespace where an index keeps one id per namespace. Hashes are xxh3_64, and
+only ever narrow a search: every match is confirmed on the key itself.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from xxhash import xxh3_64_intdigest
+
+Hashes = npt.NDArray[np.uint64]
+Rows = npt.NDArray[np.int64]
+
+
+class KeyScope(StrEnum):
+    """Within what an id is unique."""
+
+    #: One row per id (Cloudflare): writing an id with another namespace moves it.
+    INDEX = "index"
+    #: One row per namespace and id (Upstash).
+    NAMESPACE = "namespace"
+
+
+def keys_of(ids: pa.Array, namespaces: pa.Array | None, scope: KeyScope) -> list[bytes]:
+    """The key of each row, as bytes."""
+    raw: list[bytes] = ids.cast(pa.binary()).to_pylist()
+    if scope is KeyScope.INDEX:
+        return raw
+    if namespaces is None:
+        return [b"\0" + one for one in raw]
+    names: list[bytes | None] = namespaces.cast(pa.binary()).to_pylist()
+    # NUL ends the namespace: it cannot occur in one, so no two pairs share a key.
+    return [(name or b"") + b"\0" + one for name, one in zip(names, raw, strict=True)]
+
+
+def hash_keys(keys: list[bytes]) -> Hashes:
+    """xxh3_64 of each key."""
+    return np.fromiter(map(xxh3_64_intdigest, keys), np.uint64, len(keys))
+
+
+def shard_of(hashes: Hashes, shards: int) -> npt.NDArray[np.int64]:
+    """The shard of each key. By the hash's upper half, so that it says nothing about order within a shard."""
+    return ((hashes >> np.uint64(32)) % np.uint64(shards)).astype(np.int64)
+
+
+class Candidates(NamedTuple):
+    """Pairs worth comparing: ``asked[i]`` (place in the query) may be ``rows[i]`` (row of the segment)."""
+
+    asked: Rows
+    rows: Rows
+
+
+def find_hashes(sorted_hashes: Hashes, order: npt.NDArray[np.uint32], wanted: Hashes) -> Candidates:
+    """Rows whose hash equals a wanted one. ``order[i]`` is the row of ``sorted_hashes[i]``. Vectorised: O(w log n)."""
+    left = np.searchsorted(sorted_hashes, wanted, side="left")
+    inside = left < len(sorted_hashes)
+    hit = np.zeros(len(wanted), dtype=bool)
+    hit[inside] = sorted_hashes[left[inside]] == wanted[inside]
+    asked = np.flatnonzero(hit)
+    places = left[asked]
+    if len(asked) == 0:
+        return Candidates(asked, places)
+    # Equal neighbours are different keys with one hash: rare beyond measure, and still each must be looked at.
+    right = np.searchsorted(sorted_hashes, wanted[asked], side="right")
+    widths = right - places
+    if (widths > 1).any():
+        asked = np.repeat(asked, widths)
+        starts = np.repeat(places - np.concatenate(([0], np.cumsum(widths)[:-1])), widths)
+        places = np.arange(len(asked)) + starts
+    return Candidates(asked, order[places].astype(np.int64))

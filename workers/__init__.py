@@ -1,0 +1,1 @@
+"""The arq side: what turns the log into shards and commits them."""
