@@ -110,13 +110,15 @@ class Engine:
             if self.has_backlog(record.id):
                 yield record.id
 
-    def apply_batch(self, index_id: str, still_ours: Callable[[], bool]) -> Applied | None:
+    def apply_batch(
+        self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None] = lambda _: None
+    ) -> Applied | None:
         """Apply and commit an index's next batch; None if there is none, or the index is deleted. See Applier."""
         try:
             index = self.index(index_id)
         except NotFound:
             return None
-        return index.applier.apply_batch(still_ours)
+        return index.applier.apply_batch(still_ours, applying)
 
     def _open(self, record: IndexRecord) -> Index:
         with self._lock:

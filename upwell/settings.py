@@ -12,6 +12,9 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+#: Where a front end or worker on its own looks for Redis when it is told nothing else.
+DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
+
 
 class Settings(BaseSettings):
     """What an operator may choose. Sizes are in bytes, times in seconds."""

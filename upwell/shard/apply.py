@@ -67,8 +67,11 @@ class Applier:
         self._writer = new_identity()
         self._lock = threading.Lock()
 
-    def apply_batch(self, still_ours: Callable[[], bool]) -> Applied | None:
-        """Apply and commit the next batch; None if there is nothing to apply.
+    def apply_batch(
+        self, still_ours: Callable[[], bool], applying: Callable[[int], None] = lambda _: None
+    ) -> Applied | None:
+        """Apply and commit the next batch; None if there is nothing to apply. ``applying`` is told the position that the
+        batch goes through, before the work begins.
 
         Raises Fenced when another worker committed first or ``still_ours`` said no before the commit, Unavailable when the
         store failed (with the outcome unknown: look again), Corrupt when the index itself cannot be read.
@@ -79,6 +82,7 @@ class Applier:
             batch = self._read_batch(view.manifest.applied_through)
             if not batch:
                 return None
+            applying(batch[-1].position)
             resolution = resolve(view, batch)
             after = self._write(view, batch, resolution)
             if not still_ours():

@@ -1,0 +1,68 @@
+"""The front end on one screen: its parts, their lives, and where each door is mounted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from ingest.doors.cloudflare import cloudflare_door
+from ingest.health import healthz, readyz
+from ingest.keys import NOTICES, OPERATIONS
+from ingest.metrics import METRICS, Metrics, measured, metrics_page
+from ingest.operations import Operations
+from ingest.tokens import upwell_door
+from ingest.waiting import Visibility
+from upwell.doorbell.bell import Bell
+from upwell.doorbell.notices import Notices
+from upwell.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a front end is made of."""
+
+    engine: Engine
+    bell: Bell
+    visibility: Visibility
+    notices: Notices
+
+
+def assemble(engine: Engine, redis_url: str) -> Parts:
+    """The parts of a front end on ``engine``. Redis may be away: nothing here connects yet."""
+    visibility = Visibility(engine.clock)
+    notices = Notices(
+        redis_url,
+        on_notice=lambda notice: visibility.notice(notice.index_id),
+        on_reconnect=visibility.notice_all,
+    )
+    return Parts(engine, Bell(redis_url), visibility, notices)
+
+
+def create_app(parts: Parts) -> web.Application:
+    """The application. It starts and stops its parts itself."""
+    app = web.Application(middlewares=[measured])
+    app[METRICS] = Metrics(parts.bell, parts.engine.clock)
+    app[NOTICES] = parts.notices
+    app[OPERATIONS] = Operations(parts.engine, parts.bell, parts.visibility, app[METRICS])
+
+    async def lifetimes(app: web.Application) -> AsyncIterator[None]:
+        parts.notices.start()
+        yield
+        # What was accepted is finished first; the bell goes last, so that it is still rung for.
+        await app[OPERATIONS].close()
+        await parts.notices.close()
+        await parts.bell.close()
+
+    app.cleanup_ctx.append(lifetimes)
+    app.add_routes(
+        [
+            web.get("/healthz", healthz),
+            web.get("/readyz", readyz),
+            web.get("/metrics", metrics_page),
+        ]
+    )
+    app.add_subapp("/client/v4", cloudflare_door())
+    app.add_subapp("/upwell/v1", upwell_door())
+    return app

@@ -1,0 +1,21 @@
+"""What a row must be. Sizes are in bytes of UTF-8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The limits that one upload is held to. The defaults are Cloudflare's."""
+
+    dimensions: int
+    vectors_max: int
+    #: Of the body once inflated.
+    bytes_max: int
+    id_bytes_max: int = 64
+    namespace_bytes_max: int = 64
+    #: Of the metadata as compact JSON.
+    metadata_bytes_max: int = 10_240
+    #: Leave out lines that cannot be accepted, instead of refusing the upload.
+    discard: bool = False

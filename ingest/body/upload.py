@@ -1,0 +1,106 @@
+"""An upload's body as a changeset: all of it, or the first thing that is wrong with it.
+
+Lines go straight into one float32 matrix. Whether its numbers are finite is asked once for all of them; only if not is the
+line looked for. With ``discard``, lines that cannot be accepted are left out and named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from ingest.body.fast import FastReader
+from ingest.body.forms import Lines, Values, form_of
+from ingest.body.inflate import Bytes, inflate
+from ingest.body.precise import Row, read_line, read_vector
+from ingest.body.rules import Rules
+from upwell.changeset import DISCARDED_NAMED_MAX, Changeset, Operation
+from upwell.errors import Invalid, InvalidLine, LineProblem, TooLarge
+
+
+def parse_upload(
+    body: Bytes, *, content_type: str | None, content_encoding: str | None, operation: Operation, rules: Rules
+) -> Changeset:
+    """Read an insert's or upsert's body. Raises InvalidLine, TooLarge or Invalid; then nothing of it counts."""
+    form = form_of(inflate(body, content_encoding, rules.bytes_max), content_type)
+    received = form.count() if isinstance(form, Lines) else len(form.items)
+    if received == 0:
+        raise Invalid("the request body contains no vectors")
+    if received > rules.vectors_max:
+        raise TooLarge(f"too many vectors in payload; max is {rules.vectors_max}, got {received}")
+    rows = _Rows(received, rules)
+    for problem in rows.read_lines(form) if isinstance(form, Lines) else rows.read_values(form):
+        if not rules.discard:
+            raise InvalidLine(problem)
+        rows.discard(problem)
+    return rows.changeset(operation, received)
+
+
+class _Rows:
+    """The columns, as they fill."""
+
+    def __init__(self, capacity: int, rules: Rules) -> None:
+        self._rules = rules
+        self._vectors = np.empty((capacity, rules.dimensions), np.float32)
+        self._ids: list[str] = []
+        self._namespaces: list[str | None] = []
+        self._metadata: list[bytes | None] = []
+        self._discarded: list[LineProblem] = []
+        self._discarded_count = 0
+
+    def read_lines(self, lines: Lines) -> Iterator[LineProblem]:
+        """Add the rows of all lines, handing out the problems of those that cannot be added, in order."""
+        reader = FastReader(self._rules)
+        with np.errstate(over="ignore"):
+            for number, text in lines:
+                row = len(self._ids)
+                read = reader.read(text, self._vectors, row)
+                # The sum is finite only if each number is, and cheap; a sum that overflows is looked at precisely.
+                if read is not None and np.isfinite(self._vectors[row].sum()):
+                    self._add(*read)
+                    continue
+                try:
+                    self._add_row(read_line(text, number, self._rules))
+                except InvalidLine as error:
+                    yield error.problem
+
+    def read_values(self, values: Values) -> Iterator[LineProblem]:
+        """Add the rows of a document's vectors; a problem's line is the vector's place, from 1."""
+        for number, value in enumerate(values.items, start=1):
+            try:
+                self._add_row(read_vector(value, number, self._rules))
+            except InvalidLine as error:
+                yield error.problem
+
+    def discard(self, problem: LineProblem) -> None:
+        """Note that a line was left out."""
+        self._discarded_count += 1
+        if len(self._discarded) < DISCARDED_NAMED_MAX:
+            self._discarded.append(problem)
+
+    def changeset(self, operation: Operation, received: int) -> Changeset:
+        """What was added."""
+        rows = len(self._ids)
+        has_namespace = any(name is not None for name in self._namespaces)
+        has_metadata = any(metadata is not None for metadata in self._metadata)
+        return Changeset(
+            operation=operation,
+            ids=pa.array(self._ids, pa.utf8()),
+            vectors=self._vectors[:rows],
+            namespaces=pa.array(self._namespaces, pa.utf8()) if has_namespace else None,
+            metadata=pa.array(self._metadata, pa.binary()) if has_metadata else None,
+            received=received,
+            discarded=tuple(self._discarded),
+            discarded_count=self._discarded_count,
+        )
+
+    def _add_row(self, row: Row) -> None:
+        self._vectors[len(self._ids)] = row.values
+        self._add(row.id, row.namespace, row.metadata)
+
+    def _add(self, id: str, namespace: str | None, metadata: bytes | None) -> None:
+        self._ids.append(id)
+        self._namespaces.append(namespace)
+        self._metadata.append(metadata)

@@ -1,0 +1,89 @@
+"""What every handler of this door needs of a request: who may do this, to which index, with which JSON."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from ingest.body import inflate
+from ingest.doors.cloudflare.errors import BODY_UNPARSABLE, NO_ROUTE, CloudflareError
+from ingest.keys import OPERATIONS
+from ingest.operations import Operations
+from ingest.requests import bearer_token, read_body
+from upwell.catalog.tokens import Access
+from upwell.engine import Index
+from upwell.errors import Invalid
+
+M = TypeVar("M", bound=BaseModel)
+
+ACCOUNT = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+def operations(request: web.Request) -> Operations:
+    """The operations of this application."""
+    return request.config_dict[OPERATIONS]
+
+
+async def authorised(request: web.Request, access: Access) -> str:
+    """The account in the path, once the token is known to allow ``access`` there.
+
+    Raises Unauthenticated, Forbidden, or a 404 for an account that cannot be one.
+    """
+    account = request.match_info["account"]
+    grant = await operations(request).grant_of(bearer_token(request))
+    if not ACCOUNT.fullmatch(account):
+        message = f"Could not route to {request.path}, perhaps your object identifier is invalid?"
+        raise CloudflareError(404, NO_ROUTE, message)
+    grant.check(access, account, request.match_info.get("index"))
+    return account
+
+
+async def authorised_index(request: web.Request, access: Access) -> Index:
+    """The index in the path, once the token is known to allow ``access`` to it. Also raises NotFound and Gone."""
+    account = await authorised(request, access)
+    return await operations(request).find_index(account, request.match_info["index"])
+
+
+async def json_body(request: web.Request, model: type[M]) -> M:
+    """The JSON body under any content type, as ``model``. Raises a 400 that names the field."""
+    ops = operations(request)
+    bytes_max = ops.engine.settings.request_bytes_max
+    body = await read_body(request, bytes_max)
+    encoding = request.headers.get("Content-Encoding")
+    return await ops.parse(lambda: parse_json(inflate(body, encoding, bytes_max), model))
+
+
+def parse_json(body: bytes | bytearray | memoryview, model: type[M]) -> M:
+    """``body`` as ``model``. Raises a 400 that names the field and what was expected."""
+    try:
+        return model.model_validate(orjson.loads(body))
+    except orjson.JSONDecodeError as error:
+        raise unparsable(str(error)) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(str(piece) for piece in first["loc"])
+        says = first["msg"].removeprefix("Value error, ")
+        raise unparsable(f"{field}: {says}" if field else says) from None
+
+
+def unparsable(detail: str) -> CloudflareError:
+    """The error for a JSON body that is not what an endpoint expects."""
+    return CloudflareError(400, BODY_UNPARSABLE, f"Failed to parse the request body as JSON: {detail}")
+
+
+def wait_seconds(request: web.Request, default: float = 0.0) -> float:
+    """``?wait=SECONDS``, at most the server's limit. Raises Invalid."""
+    text = request.query.get("wait")
+    if text is None:
+        return default
+    try:
+        wait_s = float(text)
+    except ValueError:
+        wait_s = -1.0
+    if not 0 <= wait_s <= float("inf"):
+        raise Invalid(f"wait: expected seconds, got {text[:64]!r}")
+    return min(wait_s, operations(request).engine.settings.wait_s_max)

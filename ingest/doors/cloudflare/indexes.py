@@ -1,0 +1,68 @@
+"""Routes of indexes themselves: create, list, get, delete, info."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from ingest.doors.cloudflare.context import authorised, authorised_index, json_body, operations
+from ingest.doors.cloudflare.envelope import success
+from ingest.doors.cloudflare.errors import OWN_CODES, CloudflareError
+from ingest.doors.cloudflare.models import CreateIndex, index_result, timestamp
+from upwell.catalog.names import NewIndex
+from upwell.catalog.tokens import Access
+
+
+async def create(request: web.Request) -> web.Response:
+    """``POST …/indexes``."""
+    account = await authorised(request, Access.ADMIN)
+    asked = await json_body(request, CreateIndex)
+    settings = operations(request).engine.settings
+    if asked.config.dimensions > settings.dimensions_max:
+        raise CloudflareError(
+            400,
+            OWN_CODES + 400,
+            f"vectorize.index.invalid_config - Dimensions must be in range: [1, {settings.dimensions_max}]",
+        )
+    record = await operations(request).create_index(
+        account,
+        NewIndex(
+            name=asked.name,
+            description=asked.description,
+            dimensions=asked.config.dimensions,
+            metric=asked.config.metric,
+            shards=asked.shards or settings.shards,
+        ),
+    )
+    return success(index_result(record))
+
+
+async def list_all(request: web.Request) -> web.Response:
+    """``GET …/indexes``."""
+    account = await authorised(request, Access.READ)
+    return success([index_result(record) for record in await operations(request).list_indexes(account)])
+
+
+async def get(request: web.Request) -> web.Response:
+    """``GET …/indexes/{index}``."""
+    return success(index_result((await authorised_index(request, Access.READ)).record))
+
+
+async def delete(request: web.Request) -> web.Response:
+    """``DELETE …/indexes/{index}``."""
+    account = await authorised(request, Access.ADMIN)
+    await operations(request).delete_index(account, request.match_info["index"])
+    return success(None)
+
+
+async def info(request: web.Request) -> web.Response:
+    """``GET …/indexes/{index}/info``: the two ``processedUpTo…`` appear with the first processed mutation."""
+    index = await authorised_index(request, Access.READ)
+    manifest = await asyncio.to_thread(index.head.refresh)
+    result: dict[str, object] = {"dimensions": index.record.dimensions, "vectorCount": manifest.vectors}
+    newest = index.outcomes.last_applied(manifest)
+    if newest is not None:
+        result["processedUpToDatetime"] = timestamp(manifest.committed_at)
+        result["processedUpToMutation"] = newest
+    return success(result)

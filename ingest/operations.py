@@ -1,0 +1,139 @@
+"""The few things that every door does, off the event loop: the one place where a front end touches the engine.
+
+Each method is awaited on the loop and does its blocking work in a pool: parsing and encoding in one, the store's looks and
+appends in another, searches in a third, so that a long search never keeps an upload waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from ingest.metrics import Metrics
+from ingest.waiting import Visibility
+from upwell.catalog.names import NewIndex
+from upwell.catalog.record import IndexRecord
+from upwell.catalog.tokens import Grant
+from upwell.changeset import Changeset
+from upwell.doorbell.bell import Bell
+from upwell.engine import Engine, Index
+from upwell.errors import Unavailable
+from upwell.log.appender import Appender
+from upwell.log.entry import PreparedMutation, prepare
+from upwell.log.receipt import Receipt, mint, parse
+from upwell.outcome import Outcome
+from upwell.shard.view import View
+
+T = TypeVar("T")
+
+#: Threads for looks at the store and for appends: they wait for the disk, so there may be more than cores.
+STORE_THREADS = 8
+PARSE_THREADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A mutation that is durable: acknowledged from here on."""
+
+    mutation_id: str
+    receipt: Receipt
+
+
+class Operations:
+    """What doors call. Used from one event loop."""
+
+    def __init__(self, engine: Engine, bell: Bell, visibility: Visibility, metrics: Metrics) -> None:
+        self.engine = engine
+        self.bell = bell
+        self.visibility = visibility
+        self.metrics = metrics
+        self._appenders: dict[str, Appender] = {}
+        self._store_pool = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
+        self._parse_pool = ThreadPoolExecutor(PARSE_THREADS, thread_name_prefix="parse")
+        self._query_pool = ThreadPoolExecutor(engine.settings.query_threads, thread_name_prefix="query")
+
+    # Tokens and the catalog.
+
+    async def grant_of(self, token: str) -> Grant:
+        """What a token allows. Raises Unauthenticated."""
+        if self.engine.tokens.is_admin_token(token):
+            return self.engine.tokens.admin
+        return await self.look(self.engine.tokens.grant_of, token)
+
+    async def create_index(self, account: str, new: NewIndex) -> IndexRecord:
+        """Make an index. Raises Exists."""
+        return await self.look(self.engine.catalog.create, account, new)
+
+    async def list_indexes(self, account: str) -> list[IndexRecord]:
+        """An account's indexes by name."""
+        return await self.look(lambda: list(self.engine.catalog.list(account)))
+
+    async def find_index(self, account: str, name: str) -> Index:
+        """The index that a name stands for now. Raises NotFound or Gone."""
+        return await self.look(self.engine.find, account, name)
+
+    async def delete_index(self, account: str, name: str) -> None:
+        """Delete an index. Raises NotFound or Gone."""
+        await self.look(self.engine.catalog.delete, account, name)
+
+    # Writing.
+
+    async def parse(self, function: Callable[[], T]) -> T:
+        """Run a parser in the pool for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._parse_pool, function)
+
+    async def append(self, index: Index, changeset: Changeset) -> Accepted:
+        """Make a mutation durable, ring for the workers, and return its id. Raises Unavailable."""
+        accepted_at = self.engine.clock.now()
+        prepared: PreparedMutation = await self.parse(lambda: prepare(changeset, accepted_at))
+        receipt = await self._appender(index).append(prepared)
+        self.metrics.mutations.labels(changeset.operation).inc()
+        self.metrics.rows.labels(changeset.operation).inc(len(changeset))
+        return Accepted(mint(index.record.receipt_key, receipt), receipt)
+
+    def _appender(self, index: Index) -> Appender:
+        appender = self._appenders.get(index.record.id)
+        if appender is None:
+            appender = self._appenders[index.record.id] = Appender(
+                index.log_writer(),
+                self._store_pool,
+                batch_vectors_max=self.engine.settings.batch_vectors_max,
+                on_appended=lambda _position: self.bell.ring(index.record.id),
+            )
+        return appender
+
+    # Reading.
+
+    async def read(self, index: Index, function: Callable[[View], T]) -> T:
+        """Run ``function`` on a view that was the newest at some moment after this call began."""
+        return await asyncio.get_running_loop().run_in_executor(
+            self._query_pool, lambda: function(index.newest.get())
+        )
+
+    async def look(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a short look at the store in the pool for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._store_pool, function, *arguments)
+
+    # Waiting.
+
+    async def outcome(self, index: Index, mutation_id: str, wait_s: float) -> Outcome:
+        """A mutation's outcome, after waiting up to ``wait_s`` for it to be visible or failed. Raises NotFound."""
+        receipt = parse(index.record.receipt_key, mutation_id)
+        if wait_s > 0:
+            await self.visibility.reached(index, receipt.position, wait_s)
+        return await self.look(index.outcomes.of, mutation_id)
+
+    async def seen(self, index: Index, mutation_id: str, wait_s: float) -> None:
+        """Return once queries reflect ``mutation_id``. Raises NotFound, or Unavailable after ``wait_s``."""
+        receipt = parse(index.record.receipt_key, mutation_id)
+        if not await self.visibility.reached(index, receipt.position, wait_s):
+            raise Unavailable("the mutation is not visible yet", mutationId=mutation_id)
+
+    async def close(self) -> None:
+        """Finish what was accepted, then stop the pools."""
+        await asyncio.gather(*(appender.drained() for appender in self._appenders.values()))
+        for pool in (self._parse_pool, self._query_pool, self._store_pool):
+            await asyncio.to_thread(pool.shutdown, wait=True)

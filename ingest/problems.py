@@ -1,0 +1,43 @@
+"""The one table from kinds of error to HTTP statuses. Doors add their vendor's codes and words to it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from upwell.errors import (
+    Conflict,
+    Corrupt,
+    Exists,
+    Forbidden,
+    Gone,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UpwellError,
+)
+
+#: First match wins, so subclasses come before their parents.
+STATUSES: tuple[tuple[type[UpwellError], HTTPStatus], ...] = (
+    (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (Invalid, HTTPStatus.BAD_REQUEST),
+    (Gone, HTTPStatus.GONE),
+    (NotFound, HTTPStatus.NOT_FOUND),
+    # Not 409: Cloudflare's clients take it for a passing conflict and send the same again, twice.
+    (Exists, HTTPStatus.BAD_REQUEST),
+    (Unauthenticated, HTTPStatus.UNAUTHORIZED),
+    (Forbidden, HTTPStatus.FORBIDDEN),
+    (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
+    (Conflict, HTTPStatus.SERVICE_UNAVAILABLE),
+    (Corrupt, HTTPStatus.INTERNAL_SERVER_ERROR),
+    (UpwellError, HTTPStatus.INTERNAL_SERVER_ERROR),
+)
+
+#: Seconds after which a client that got 503 should try again.
+RETRY_AFTER_S = 1
+
+
+def status_of(error: UpwellError) -> HTTPStatus:
+    """The HTTP status of an error."""
+    return next(status for kind, status in STATUSES if isinstance(error, kind))

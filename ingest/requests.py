@@ -1,0 +1,50 @@
+"""Reading a request: its body, whole and bounded, and who sent it."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+
+from aiohttp import web
+
+from upwell.errors import Invalid, TooLarge, Unauthenticated
+
+
+async def read_body(request: web.Request, bytes_max: int) -> bytearray:
+    """The body as sent (still compressed, if it is). Raises TooLarge as soon as it is known to be, Invalid if cut short.
+
+    Counted while it streams in, so memory is bounded by ``bytes_max`` whatever the client declares.
+    """
+    declared = request.content_length
+    if declared is not None and declared > bytes_max:
+        raise TooLarge(f"the request body has {declared} bytes; at most {bytes_max} are allowed")
+    body = bytearray()
+    try:
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > bytes_max:
+                raise TooLarge(f"the request body has more than the {bytes_max} bytes allowed")
+    except (web.RequestPayloadError, ConnectionResetError) as error:
+        raise Invalid("the request body ended before it was complete") from error
+    return body
+
+
+def bearer_token(request: web.Request) -> str:
+    """The token of ``Authorization: Bearer``, ``Basic`` (its password), or ``X-Auth-Key`` with ``X-Auth-Email``.
+
+    Raises Unauthenticated when there is none.
+    """
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    credentials = credentials.strip()
+    if scheme.lower() == "bearer" and credentials:
+        return credentials
+    if scheme.lower() == "basic" and credentials:
+        try:
+            _, _, password = b64decode(credentials, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            raise Unauthenticated("the Authorization header is malformed") from None
+        return password
+    key = request.headers.get("X-Auth-Key", "")
+    if key and request.headers.get("X-Auth-Email"):
+        return key
+    raise Unauthenticated("missing Authorization header, or X-Auth-Key with X-Auth-Email")

@@ -1,0 +1,53 @@
+"""Upwell's own routes for tokens, in the same envelope as the Cloudflare door: ``POST /upwell/v1/tokens``."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field
+
+from ingest.doors.cloudflare.context import json_body, operations
+from ingest.doors.cloudflare.envelope import success
+from ingest.doors.cloudflare.errors import errors_in_envelopes
+from ingest.requests import bearer_token
+from upwell.catalog.tokens import ANY, Access
+from upwell.errors import Forbidden
+
+PIECE = r"^(\*|[A-Za-z0-9_][A-Za-z0-9_-]{0,254})$"
+
+
+class NewToken(BaseModel):
+    """Body of ``POST /upwell/v1/tokens``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(max_length=128)] = ""
+    account: Annotated[str, Field(pattern=PIECE)] = ANY
+    index: Annotated[str, Field(pattern=PIECE)] = ANY
+    access: Access = Access.WRITE
+    expires_in_s: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] | None = None
+
+
+async def create_token(request: web.Request) -> web.Response:
+    """Make a token no stronger than the caller's own; it is shown in this answer and never again."""
+    ops = operations(request)
+    grant = await ops.grant_of(bearer_token(request))
+    asked = await json_body(request, NewToken)
+    if grant.account != ANY or grant.index != ANY or grant.access is not Access.ADMIN:
+        raise Forbidden("only a token that may administer every account can make tokens")
+    lasts = None if asked.expires_in_s is None else timedelta(seconds=asked.expires_in_s)
+    token, issued = await ops.look(
+        lambda: ops.engine.tokens.issue(
+            name=asked.name, account=asked.account, index=asked.index, access=asked.access, lasts=lasts
+        )
+    )
+    return success({"token": token, **issued.model_dump(mode="json")})
+
+
+def upwell_door() -> web.Application:
+    """An application to be mounted at ``/upwell/v1``."""
+    door = web.Application(middlewares=[errors_in_envelopes])
+    door.add_routes([web.post("/tokens", create_token)])
+    return door

@@ -1,0 +1,55 @@
+"""Waiting for visibility: wake when a notice says that an index moved on, and look for ourselves now and then.
+
+A notice only ever wakes; what is believed is the manifest in the store. With Redis away nothing wakes us, and looking
+every POLL_S still finds what there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+
+from upwell.clock import Clock
+from upwell.engine import Index
+
+#: How long a waiter sleeps at most between looks of its own.
+POLL_S = 0.25
+
+
+class Visibility:
+    """Lets requests wait until an index has applied a position. Used from one event loop."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._moved: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+    def notice(self, index_id: str) -> None:
+        """An index may have a newer version: wake its waiters."""
+        event = self._moved.pop(index_id, None)
+        if event is not None:
+            event.set()
+
+    def notice_all(self) -> None:
+        """Notices may have been missed: wake everybody."""
+        for index_id in list(self._moved):
+            self.notice(index_id)
+
+    async def reached(self, index: Index, position: int, wait_s: float) -> bool:
+        """Wait until ``position`` is applied, at most ``wait_s``; returns whether it is."""
+        deadline = self._clock.monotonic() + wait_s
+        while True:
+            # Taken before the look: a notice between look and wait must not be lost.
+            moved = self._moved[index.record.id]
+            seen = index.head.seen
+            if seen is None or seen.applied_through < position:
+                seen = await asyncio.to_thread(index.head.refresh)
+            if seen.applied_through >= position:
+                return True
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return False
+            try:
+                async with asyncio.timeout(min(left, POLL_S)):
+                    await moved.wait()
+            except TimeoutError:
+                continue

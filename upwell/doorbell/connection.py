@@ -1,0 +1,58 @@
+"""Reaching Redis: addresses, timeouts, and jobs as JSON (arq's default, pickle, runs what it reads).
+
+Making a connection object never talks to the server; it may be away then, or at any time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from arq.connections import ArqRedis, RedisSettings
+from redis.asyncio import ConnectionPool
+
+from upwell.doorbell.keys import DRAIN_QUEUE
+from upwell.errors import Invalid
+
+#: A doorbell that does not answer within this is away.
+CONNECT_S = 2.0
+#: No command of ours blocks for longer on a healthy server.
+COMMAND_S = 5.0
+SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+def redis_settings(url: str) -> RedisSettings:
+    """arq's settings for an address. Raises Invalid for one that is no Redis address."""
+    if not url.startswith(SCHEMES):
+        raise Invalid("the address of Redis must begin with redis://, rediss:// or unix://", redis=url)
+    return replace(
+        RedisSettings.from_dsn(url), conn_timeout=int(CONNECT_S), conn_retries=1, conn_retry_delay=0
+    )
+
+
+def connect(url: str) -> ArqRedis:
+    """A pool for ``url`` with arq's commands. Connects with its first command; raises Invalid for a bad address."""
+    redis_settings(url)
+    pool = ConnectionPool.from_url(
+        url,
+        socket_timeout=COMMAND_S,
+        **({} if url.startswith("unix://") else {"socket_connect_timeout": CONNECT_S}),
+    )
+    return ArqRedis(
+        connection_pool=pool,
+        job_serializer=serialize,
+        job_deserializer=deserialize,
+        default_queue_name=DRAIN_QUEUE,
+    )
+
+
+def serialize(job: dict[str, Any]) -> bytes:
+    """An arq job as JSON."""
+    return orjson.dumps(job, default=repr)
+
+
+def deserialize(data: bytes) -> dict[str, Any]:
+    """The inverse of serialize."""
+    job: dict[str, Any] = orjson.loads(data)
+    return job

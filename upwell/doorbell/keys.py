@@ -1,0 +1,59 @@
+"""Every Redis key and channel of ours, each built by one function. Nothing else builds one.
+
+    key                                    type    lives              written by, and what for
+    upwell:{index}:generation              string  a week             a drain, first of all: part of the next job's id
+    upwell:{index}:lease                   string  lease_ttl_s        the worker that drains the index: its token
+    upwell:{index}:knock                   string  an hour            a drain that found the lease taken: look again
+    upwell:{index}:applying                string  10 s               the drain: the position it is working towards
+    upwell:{index}:swept                   string  sweep_interval_s   a sweep: this index is seen to for now
+    upwell:committed                       channel –                  a drain, after each commit
+
+arq adds its own: ``upwell:drain`` (the queue, a sorted set that is there while it has members), ``arq:job:*``,
+``arq:in-progress:*``, ``arq:retry:*`` and the queue's health check, all with a time to live. The braces are a hash tag: an
+index's keys share a slot.
+"""
+
+from __future__ import annotations
+
+#: The arq queue of drains. Compaction will have a queue, and worker processes, of its own.
+DRAIN_QUEUE = "upwell:drain"
+#: The arq function that drains an index.
+DRAIN_JOB = "drain"
+
+COMMITTED_CHANNEL = "upwell:committed"
+
+GENERATION_TTL_S = 7 * 24 * 3600
+KNOCK_TTL_S = 3600
+
+#: Keys that may stay without a time to live: the queue itself.
+PERMANENT = frozenset({DRAIN_QUEUE})
+
+
+def generation_key(index_id: str) -> str:
+    """What the id of the next drain job of an index ends in."""
+    return f"upwell:{{{index_id}}}:generation"
+
+
+def lease_key(index_id: str) -> str:
+    """Who drains an index just now."""
+    return f"upwell:{{{index_id}}}:lease"
+
+
+def knock_key(index_id: str) -> str:
+    """Somebody came to drain an index while another did."""
+    return f"upwell:{{{index_id}}}:knock"
+
+
+def applying_key(index_id: str) -> str:
+    """How far the drain under way will get."""
+    return f"upwell:{{{index_id}}}:applying"
+
+
+def swept_key(index_id: str) -> str:
+    """A sweep has seen to this index a moment ago."""
+    return f"upwell:{{{index_id}}}:swept"
+
+
+def drain_job_id(index_id: str, generation: str) -> str:
+    """The arq job id: one per index and generation, so that one job at most waits however often it is rung for."""
+    return f"drain:{index_id}:{generation}"

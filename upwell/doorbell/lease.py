@@ -1,0 +1,129 @@
+"""Who drains an index, and why no wake-up is lost.
+
+The lease spares work; it is not what keeps an index correct (that is the manifest's commit). It must however never leave an
+appended mutation without somebody who will look. The protocol, whose atomic steps are the lines:
+
+    front end   append to the log (durable)
+                g := GET generation             (none: "0")
+                enqueue the job drain:{index}:{g}, unless one of that id is queued or running
+    drain       SET generation := fresh random token
+                acquire: SET lease if absent, else SET knock                  (one script)
+                if not acquired: end
+                loop: read the log to its end, apply, commit
+                release: if knock is set: DEL knock, go on looping; else DEL lease, end      (one script)
+
+Let an append finish at time A; its ring comes later. Claim: some drain reads the log's end after A.
+
+* The ring enqueues a job: that job starts after A. It acquires the lease and reads after A; or it finds the lease taken and leaves
+  a knock, in one step. The holder's release comes after the knock, sees it, and reads again: after A.
+* The ring finds its id taken: job drain:{index}:{g} is queued or running. If it is queued it starts after A, as above. If it is
+  running it has not replaced g yet when the front end read it, since replacing is its first step and tokens never return.
+  So its acquire, and with it the case above, comes after the front end's GET, which is after A.
+
+Tokens are random rather than counted: after FLUSHALL a counter would start again at ids that arq may still be running.
+What breaks the protocol (a worker killed with the lease, a wipe between two steps) leaves a backlog without a holder, and the
+sweep of every worker finds that by looking at the store. tests/doorbell/ checks all this by running every interleaving.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable
+from enum import IntEnum
+from typing import cast
+
+from arq.connections import ArqRedis
+
+from upwell.doorbell.keys import (
+    DRAIN_JOB,
+    GENERATION_TTL_S,
+    KNOCK_TTL_S,
+    drain_job_id,
+    generation_key,
+    knock_key,
+    lease_key,
+)
+
+FIRST_GENERATION = "0"
+
+# KEYS lease, knock   ARGV token, lease ttl ms, knock ttl ms
+_ACQUIRE = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+redis.call('SET', KEYS[2], '1', 'PX', ARGV[3])
+return 0
+"""
+
+# KEYS lease   ARGV token, lease ttl ms
+_RENEW = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+return redis.call('PEXPIRE', KEYS[1], ARGV[2])
+"""
+
+# KEYS lease, knock   ARGV token
+_RELEASE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+if redis.call('DEL', KEYS[2]) == 1 then return 0 end
+redis.call('DEL', KEYS[1])
+return 1
+"""
+
+# KEYS lease   ARGV token
+_DROP = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+"""
+
+
+class Released(IntEnum):
+    """What ``Lease.release`` found."""
+
+    #: Somebody else holds it, or nobody: our time ran out.
+    LOST = -1
+    #: Somebody knocked: still ours, look at the log again.
+    KNOCKED = 0
+    #: Given up.
+    FREE = 1
+
+
+async def enqueue_drain(redis: ArqRedis, index_id: str) -> bool:
+    """Enqueue a drain of the index; False if one of this generation is queued or running already."""
+    generation = await redis.get(generation_key(index_id))
+    name = FIRST_GENERATION if generation is None else generation.decode()
+    return await redis.enqueue_job(DRAIN_JOB, index_id, _job_id=drain_job_id(index_id, name)) is not None
+
+
+async def begin_generation(redis: ArqRedis, index_id: str) -> None:
+    """The first act of a drain, and of a sweep that will not wait for a job whose worker may be dead: rings from now on
+    enqueue a job of another id."""
+    await redis.set(generation_key(index_id), secrets.token_hex(8), ex=GENERATION_TTL_S)
+
+
+class Lease:
+    """One drain's claim to an index."""
+
+    def __init__(self, redis: ArqRedis, index_id: str, ttl_s: float) -> None:
+        self._redis = redis
+        self._keys = (lease_key(index_id), knock_key(index_id))
+        self._token = secrets.token_hex(16)
+        self._ttl_ms = max(1, int(ttl_s * 1000))
+
+    async def acquire(self) -> bool:
+        """Take the lease, or leave a knock for whoever holds it."""
+        return bool(await self._run(_ACQUIRE, self._keys, self._ttl_ms, KNOCK_TTL_S * 1000))
+
+    async def renew(self) -> bool:
+        """Hold it for another while; False if it is not ours any more."""
+        return bool(await self._run(_RENEW, self._keys[:1], self._ttl_ms))
+
+    async def release(self) -> Released:
+        """Give it up unless somebody knocked."""
+        return Released(await self._run(_RELEASE, self._keys))
+
+    async def drop(self) -> None:
+        """Give it up whatever happened; for a drain that hands over to a job that it has enqueued, or that failed."""
+        await self._run(_DROP, self._keys[:1])
+
+    async def _run(self, script: str, keys: tuple[str, ...], *arguments: int) -> int:
+        """Run a script whose first argument is our token."""
+        call = self._redis.eval(script, len(keys), *keys, self._token, *map(str, arguments))
+        return int(await cast(Awaitable[int], call))

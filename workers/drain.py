@@ -1,0 +1,140 @@
+"""The drain: one index's log, applied batch by batch until there is nothing left to apply.
+
+The job carries the index's identity and nothing else. While a batch is being applied in a thread, a task renews the lease;
+should it be lost, the batch is not committed. See upwell/doorbell/lease.py for why the order of these steps matters.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import Executor
+from dataclasses import asdict
+
+import structlog
+from arq.connections import ArqRedis
+from redis.exceptions import RedisError
+
+from upwell.clock import Clock
+from upwell.doorbell.lease import Lease, Released, begin_generation, enqueue_drain
+from upwell.doorbell.notices import Notice, hint_applying, publish
+from upwell.errors import Corrupt, Fenced, Unavailable
+from upwell.settings import Settings
+from upwell.shard.apply import Applied
+from workers.engine import Drainable
+
+log = structlog.get_logger()
+
+#: After this long a drain hands over to a job of its own making, so that other indexes get their turn.
+SLICE_S = 10.0
+#: How long a hint that a batch is being applied is believed; a batch that takes longer shows as queued again.
+HINT_TTL_S = 10.0
+#: Pause before looking again after losing a race for a commit.
+FENCED_PAUSE_S = 0.02
+
+
+class Hold:
+    """Whether the lease is still ours, as far as we know: read by the applying thread, written by the renewing task."""
+
+    def __init__(self) -> None:
+        self.ours = True
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def tell(self, hint: Coroutine[None, None, None]) -> None:
+        """Send a hint on the side. It is only a hint: if Redis does not take it, nothing is lost."""
+        task = asyncio.ensure_future(hint)
+        self._telling.add(task)
+        task.add_done_callback(self._told)
+
+    def _told(self, task: asyncio.Task[None]) -> None:
+        self._telling.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("hint not delivered", error=str(error))
+
+
+class Drainer:
+    """Drains indexes for one worker process."""
+
+    def __init__(self, engine: Drainable, settings: Settings, clock: Clock, executor: Executor) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._clock = clock
+        self._executor = executor
+        #: Set when the process is told to stop: drains end after the batch they are at.
+        self.stopping = False
+
+    async def drain(self, redis: ArqRedis, index_id: str) -> None:
+        """Apply an index's log to its end, unless another worker does."""
+        await begin_generation(redis, index_id)
+        lease = Lease(redis, index_id, self._settings.lease_ttl_s)
+        if not await lease.acquire():
+            return
+        try:
+            finished = await self._drain_held(redis, index_id, lease)
+        finally:
+            with contextlib.suppress(RedisError, OSError):
+                await lease.drop()
+        if not finished:
+            # After the drop, so that the job finds the lease free, whoever runs it.
+            await enqueue_drain(redis, index_id)
+
+    async def _drain_held(self, redis: ArqRedis, index_id: str, lease: Lease) -> bool:
+        """Apply until nothing is left or it must end; returns False if somebody should go on soon."""
+        slice_ends = self._clock.monotonic() + SLICE_S
+        async with _renewed(lease, self._settings.lease_ttl_s / 3) as hold:
+            while hold.ours:
+                try:
+                    applied = await self._apply(redis, index_id, hold)
+                except Fenced as error:
+                    log.info("commit lost", index=index_id, reason=str(error))
+                    await asyncio.sleep(FENCED_PAUSE_S)
+                    continue
+                except (Unavailable, Corrupt) as error:
+                    # The sweep comes back to it, at its own pace: a broken disk is not asked without pause.
+                    log.error("index cannot be drained", index=index_id, error=str(error))
+                    return True
+                if applied is None:
+                    if await lease.release() is not Released.KNOCKED:
+                        return True
+                elif self.stopping or self._clock.monotonic() > slice_ends:
+                    return False
+        return True
+
+    async def _apply(self, redis: ArqRedis, index_id: str, hold: Hold) -> Applied | None:
+        loop = asyncio.get_running_loop()
+
+        def tell(through: int) -> None:
+            loop.call_soon_threadsafe(hold.tell, hint_applying(redis, index_id, through, HINT_TTL_S))
+
+        applied = await loop.run_in_executor(
+            self._executor, self._engine.apply_batch, index_id, lambda: hold.ours, tell
+        )
+        if applied is not None:
+            log.info("batch applied", index=index_id, **asdict(applied))
+            await publish(redis, Notice(index_id, applied.version, applied.through_position))
+        return applied
+
+
+@contextlib.asynccontextmanager
+async def _renewed(lease: Lease, every_s: float) -> AsyncIterator[Hold]:
+    """Renew the lease as long as the block runs."""
+    hold = Hold()
+
+    async def renew() -> None:
+        while hold.ours:
+            await asyncio.sleep(every_s)
+            try:
+                renewed = await lease.renew()
+            except (RedisError, OSError):
+                renewed = False
+            if not renewed:
+                hold.ours = False
+
+    task = asyncio.create_task(renew(), name="lease")
+    try:
+        yield hold
+    finally:
+        hold.ours = False
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

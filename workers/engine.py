@@ -1,0 +1,26 @@
+"""What a worker asks of the engine; a test may pass something smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from upwell.shard.apply import Applied
+
+
+class Drainable(Protocol):
+    """Blocking; called from threads."""
+
+    def has_backlog(self, index_id: str) -> bool:
+        """Are there log entries that are not applied?"""
+        ...
+
+    def backlogged(self) -> Iterator[str]:
+        """All indexes with such entries."""
+        ...
+
+    def apply_batch(
+        self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None]
+    ) -> Applied | None:
+        """Apply and commit the next batch; ``applying`` is told how far it goes. Raises Fenced, Unavailable or Corrupt."""
+        ...

@@ -1,0 +1,150 @@
+"""One worker process: an arq worker on the queue of drains, and the sweep, for as long as we are wanted.
+
+arq's known traps and what is done about each:
+
+    a result kept under a job's id blocks the next job of that id      keep_result=0 (on the worker: a function's is not enough)
+    a crash counts as a try, and after a few the job vanishes          max_tries without an end; failures are the manifest's
+    a dead worker's in-progress key blocks its job until a timeout     generations: the next ring has another job id
+    only the first queue_read_limit ids are looked at, running ones too   a limit far above any number of running jobs
+    jobs are pickled                                                    JSON
+    Redis going away makes the worker raise                             a new one is made, with a pause, until told to stop
+    a job cancelled at shutdown leaves its thread running               drains end by themselves after the batch they are at
+    a health check key each hour                                        each HEALTH_S
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, cast
+
+import structlog
+from arq.worker import Worker, func
+from redis.exceptions import RedisError
+
+from upwell.clock import Clock
+from upwell.doorbell.connection import connect, deserialize, serialize
+from upwell.doorbell.keys import DRAIN_JOB, DRAIN_QUEUE
+from upwell.settings import Settings
+from workers.drain import Drainer
+from workers.engine import Drainable
+from workers.sweep import Sweep
+
+if TYPE_CHECKING:
+    from arq.typing import WorkerCoroutine
+
+log = structlog.get_logger()
+
+#: A backstop only: drains end their slice after seconds, and a batch takes less.
+DRAIN_TIMEOUT_S = 900
+NEVER_GIVE_UP = 10**9
+QUEUE_READ_LIMIT = 10_000
+HEALTH_S = 15
+#: How long drains may take to end once we are told to stop.
+FINISH_S = 8.0
+RETRY_S = 0.1
+RETRY_MAX_S = 2.0
+
+
+class WorkerProcess:
+    """Drains and sweeps until ``stop`` is called. Used from one event loop."""
+
+    def __init__(self, engine: Drainable, settings: Settings, clock: Clock, redis_url: str) -> None:
+        self._settings = settings
+        self._redis_url = redis_url
+        self._executor = ThreadPoolExecutor(settings.worker_jobs, thread_name_prefix="drain")
+        self._looks = ThreadPoolExecutor(1, thread_name_prefix="sweep")
+        self._drainer = Drainer(engine, settings, clock, self._executor)
+        self._sweep = Sweep(engine, self._looks, settings.sweep_interval_s)
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """End after the batches under way."""
+        self._drainer.stopping = True
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Work until stopped, through any absence of Redis."""
+        pause_s = RETRY_S
+        while not self._stop.is_set():
+            began = asyncio.get_running_loop().time()
+            try:
+                await self._run_once()
+            except (RedisError, OSError) as error:
+                if asyncio.get_running_loop().time() - began > RETRY_MAX_S:
+                    pause_s = RETRY_S
+                log.warning("redis away, will try again", error=str(error))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s * random.uniform(0.5, 1)):  # noqa: S311  jitter
+                        await self._stop.wait()
+                pause_s = min(2 * pause_s, RETRY_MAX_S)
+        for pool in (self._looks, self._executor):
+            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
+
+    async def _run_once(self) -> None:
+        """One arq worker's life: until stopped (returns) or until Redis fails it (raises)."""
+        redis = connect(self._redis_url)
+        worker = self._make_arq_worker(redis)
+        parts = {
+            asyncio.create_task(worker.async_run(), name="arq"),
+            asyncio.create_task(self._sweep.run(redis), name="sweep"),
+            asyncio.create_task(self._stop.wait(), name="stop"),
+        }
+        try:
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            if self._stop.is_set():
+                await self._finish_drains(worker)
+            for part in done:
+                part.result()
+        finally:
+            for part in parts:
+                part.cancel()
+            for task in worker.tasks.values():
+                task.cancel()
+            await asyncio.gather(*parts, *worker.tasks.values(), return_exceptions=True)
+            with contextlib.suppress(RedisError, OSError):
+                await redis.delete(worker.health_check_key)
+            await redis.aclose(close_connection_pool=True)
+
+    def _make_arq_worker(self, redis: Any) -> Worker:
+        async def drain(_context: dict[str, Any], index_id: str) -> None:
+            await self._drainer.drain(redis, index_id)
+
+        return Worker(
+            functions=[
+                func(
+                    cast("WorkerCoroutine", drain),
+                    name=DRAIN_JOB,
+                    timeout=DRAIN_TIMEOUT_S,
+                    max_tries=NEVER_GIVE_UP,
+                )
+            ],
+            queue_name=DRAIN_QUEUE,
+            redis_pool=redis,
+            handle_signals=False,
+            max_jobs=self._settings.worker_jobs,
+            job_timeout=DRAIN_TIMEOUT_S,
+            keep_result=0,
+            max_tries=NEVER_GIVE_UP,
+            poll_delay=self._settings.poll_delay_s,
+            queue_read_limit=QUEUE_READ_LIMIT,
+            health_check_interval=HEALTH_S,
+            job_serializer=serialize,
+            job_deserializer=deserialize,
+            log_results=False,
+        )
+
+    async def _finish_drains(self, worker: Worker) -> None:
+        worker.allow_pick_jobs = False
+        running = [task for task in worker.tasks.values() if not task.done()]
+        if running:
+            await asyncio.wait(running, timeout=FINISH_S)
+
+
+def stop_on_signals(process: WorkerProcess) -> None:
+    """SIGTERM and SIGINT mean stop."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, process.stop)
