@@ -111,7 +111,7 @@ class Drainer:
             self._executor, self._engine.apply_batch, index_id, lambda: hold.ours, tell
         )
         if applied is not None:
-            log.info("batch applied", index=index_id, **asdict(applied))
+            log.debug("batch applied", index=index_id, **asdict(applied))
             await publish(redis, Notice(index_id, applied.version, applied.through_position))
         return applied
 

@@ -1,0 +1,127 @@
+"""Talking to a service as its client: where it is, who we are, and answers taken out of their envelopes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Self, TypeVar
+
+import aiohttp
+import typer
+
+from ingest.bootstrap import TOKEN_FILE
+from upwell.errors import Unavailable, UpwellError
+
+T = TypeVar("T")
+
+Url = Annotated[str, typer.Option(help="Address of the service.", envvar="UPWELL_URL")]
+Token = Annotated[
+    str | None, typer.Option(help="Token [default: the one kept in ./data].", envvar="UPWELL_TOKEN")
+]
+Account = Annotated[str, typer.Option(help="Account.", envvar="UPWELL_ACCOUNT")]
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_ACCOUNT = "default"
+
+TIMEOUT_S = 120.0
+TRIES = 6
+RETRY_S = 0.2
+RETRY_MAX_S = 5.0
+RETRIED = frozenset({429, 500, 502, 503, 504})
+
+
+class ServerSaid(UpwellError):
+    """The service refused."""
+
+    def __init__(self, status: int, errors: list[dict[str, Any]]) -> None:
+        says = "; ".join(f"{error.get('message')} (code {error.get('code')})" for error in errors)
+        super().__init__(f"the service answered {status}: {says or 'nothing more'}")
+        self.status = status
+        self.errors = errors
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A success: its result, and what the service had to say besides."""
+
+    result: Any
+    messages: list[dict[str, Any]]
+
+
+class Client:
+    """One connection's worth of calls. Use as an async context manager."""
+
+    def __init__(self, url: str, token: str | None, account: str) -> None:
+        self.url = url.rstrip("/")
+        self.account = account
+        self._headers = {"Authorization": f"Bearer {token or _kept_token()}"}
+
+    async def __aenter__(self) -> Self:
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    def indexes(self, rest: str = "") -> str:
+        """The path of the account's indexes, and what follows."""
+        return f"/client/v4/accounts/{self.account}/vectorize/v2/indexes{rest}"
+
+    async def call(
+        self, method: str, path: str, *, json: Any = None, ndjson: bytes | None = None
+    ) -> Answered:
+        """One call, tried again while the service is away or busy. Raises ServerSaid or Unavailable.
+
+        What we send may be sent twice: an upsert, a delete and a read come to the same.
+        """
+        pause_s = RETRY_S
+        for left in reversed(range(TRIES)):
+            try:
+                return await self._call_once(method, path, json, ndjson)
+            except ServerSaid as error:
+                if left == 0 or error.status not in RETRIED:
+                    raise
+            except (aiohttp.ClientConnectionError, TimeoutError) as error:
+                if left == 0:
+                    raise Unavailable(
+                        f"no service answers at {self.url}; is one running (make serve)?"
+                    ) from error
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, RETRY_MAX_S)
+        raise AssertionError("unreachable")
+
+    async def _call_once(self, method: str, path: str, json: Any, ndjson: bytes | None) -> Answered:
+        headers = {} if ndjson is None else {"Content-Type": "application/x-ndjson"}
+        async with self._session.request(
+            method, self.url + path, json=json, data=ndjson, headers=headers
+        ) as answer:
+            try:
+                envelope = await answer.json(content_type=None)
+                errors = envelope["errors"]
+            except (ValueError, TypeError, KeyError):
+                raise ServerSaid(
+                    answer.status, [{"code": 0, "message": "not an answer of Upwell's"}]
+                ) from None
+            if answer.status >= 400 or not envelope["success"]:
+                raise ServerSaid(answer.status, errors)
+            return Answered(envelope["result"], envelope["messages"])
+
+
+def run(main: Coroutine[None, None, T]) -> T:
+    """Run a command's work."""
+    return asyncio.run(main)
+
+
+def _kept_token() -> str:
+    """The token that ``upwell serve`` keeps in its data directory, if that is here."""
+    path = Path(os.environ.get("UPWELL_DATA", "data")) / TOKEN_FILE
+    try:
+        return path.read_text().strip()
+    except OSError:
+        raise Unavailable("no token: give --token, or set UPWELL_TOKEN") from None
