@@ -17,6 +17,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from upwell.clock import Clock
+from upwell.doorbell.ending import end
 from upwell.doorbell.lease import Lease, Released, begin_generation, enqueue_drain
 from upwell.doorbell.notices import Notice, hint_applying, publish
 from upwell.errors import Corrupt, Fenced, Unavailable
@@ -136,5 +137,4 @@ async def _renewed(lease: Lease, every_s: float) -> AsyncIterator[Hold]:
         yield hold
     finally:
         hold.ours = False
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)

@@ -27,6 +27,7 @@ from redis.exceptions import RedisError
 
 from upwell.clock import Clock
 from upwell.doorbell.connection import connect, deserialize, serialize
+from upwell.doorbell.ending import end
 from upwell.doorbell.keys import DRAIN_JOB, DRAIN_QUEUE
 from upwell.settings import Settings
 from workers.drain import Drainer
@@ -100,11 +101,7 @@ class WorkerProcess:
             for part in done:
                 part.result()
         finally:
-            for part in parts:
-                part.cancel()
-            for task in worker.tasks.values():
-                task.cancel()
-            await asyncio.gather(*parts, *worker.tasks.values(), return_exceptions=True)
+            await end(*parts, *worker.tasks.values())
             with contextlib.suppress(RedisError, OSError):
                 await redis.delete(worker.health_check_key)
             await redis.aclose(close_connection_pool=True)

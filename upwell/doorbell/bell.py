@@ -14,6 +14,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from upwell.doorbell.connection import connect
+from upwell.doorbell.ending import end
 from upwell.doorbell.lease import enqueue_drain
 
 log = structlog.get_logger()
@@ -53,8 +54,7 @@ class Bell:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RETRY_S):
                     await asyncio.wait([self._task])
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
         await self._redis.aclose()
 
     async def _ring_all(self) -> None:

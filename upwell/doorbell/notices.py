@@ -18,6 +18,7 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from upwell.doorbell.connection import connect
+from upwell.doorbell.ending import end
 from upwell.doorbell.keys import COMMITTED_CHANNEL, applying_key
 
 log = structlog.get_logger()
@@ -80,8 +81,7 @@ class Notices:
     async def close(self) -> None:
         """Stop listening."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end(self._task)
         await self._redis.aclose()
 
     async def _listen_for_ever(self) -> None:
