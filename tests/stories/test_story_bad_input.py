@@ -60,11 +60,26 @@ LINES = [
     ("NaN", line(values=[1, float("nan"), 3]), 40023, ["line 2", "values[1]", "finite", "NaN"]),
     ("Infinity", line(values=[1, 2, float("-inf")]), 40023, ["line 2", "values[2]", "-Infinity"]),
     ("beyond float32", line(values=[1, 2, 1e39]), 40023, ["line 2", "values[2]", "outside its range"]),
-    ("too few dimensions", line(values=[1, 2]), 40012, ['id="x"', "expected 3 dimensions, and got 2", "line 2"]),
+    (
+        "too few dimensions",
+        line(values=[1, 2]),
+        40012,
+        ['id="x"', "expected 3 dimensions, and got 2", "line 2"],
+    ),
     ("too many dimensions", line(values=[1] * 4), 40012, ["expected 3 dimensions, and got 4", "line 2"]),
     ("metadata not an object", line(metadata=[1]), 40023, ["line 2", "metadata", "got an array"]),
-    ("metadata too large", line(metadata={"a": "y" * 10_240}), 40016, ["10240 bytes, got 10248 bytes", "line 2"]),
-    ("an empty metadata key", line(metadata={"": 1}), 40018, ["line 2", "metadata", "keys must not be empty"]),
+    (
+        "metadata too large",
+        line(metadata={"a": "y" * 10_240}),
+        40016,
+        ["10240 bytes, got 10248 bytes", "line 2"],
+    ),
+    (
+        "an empty metadata key",
+        line(metadata={"": 1}),
+        40018,
+        ["line 2", "metadata", "keys must not be empty"],
+    ),
     ("a dot in a metadata key", line(metadata={"a.b": 1}), 40018, ["line 2", '"a.b"']),
     ("a quote in a metadata key", line(metadata={'a"b': 1}), 40018, ["line 2", "metadata"]),
     ("a dollar before a metadata key", line(metadata={"$a": 1}), 40018, ["line 2", '"$a"']),
@@ -76,7 +91,9 @@ LINES = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "code", "names"), [case[1:] for case in LINES], ids=[case[0] for case in LINES])
+@pytest.mark.parametrize(
+    ("bad", "code", "names"), [case[1:] for case in LINES], ids=[case[0] for case in LINES]
+)
 @pytest.mark.parametrize("operation", ["insert", "upsert"])
 def test_a_bad_line_refuses_the_body_and_is_named(
     index: Index, operation: str, bad: bytes, code: int, names: list[str]
@@ -116,7 +133,9 @@ BODIES = [
 ]
 
 
-@pytest.mark.parametrize(("body", "headers", "status", "says"), [b[1:] for b in BODIES], ids=[b[0] for b in BODIES])
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "says"), [b[1:] for b in BODIES], ids=[b[0] for b in BODIES]
+)
 def test_a_bad_body_is_refused(
     index: Index, body: bytes, headers: dict[str, str], status: int, says: str
 ) -> None:
@@ -213,7 +232,12 @@ def test_a_bad_index_is_refused(service: Service, body: object, says: str) -> No
 def test_unknown_indexes_routes_and_methods(service: Service) -> None:
     api = service.apis[0]
     unknown = api.index("never-was")
-    for answer in (unknown.get(""), unknown.get("/info"), unknown.post("upsert", GOOD), unknown.post("query", b"{}")):
+    for answer in (
+        unknown.get(""),
+        unknown.get("/info"),
+        unknown.post("upsert", GOOD),
+        unknown.post("query", b"{}"),
+    ):
         assert answer.error[:2] == (404, 3000)
         assert 'vectorize.index.not_found - Index name "never-was"' in answer.error[2]
     assert api.call("GET", "/client/v4/nothing/here").error[:2] == (404, 7003)
