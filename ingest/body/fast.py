@@ -1,8 +1,8 @@
 """One vector, read fast: simdjson parses the line once, and its numbers go to the matrix without becoming Python objects.
 
-Vouches only for the usual: an object with distinct known keys, a flat array of numbers, plain metadata. For anything else it
-says so, and precise.py decides. simdjson flattens nested arrays without a word; so the line's opening brackets are counted, and
-those that metadata accounts for are taken away.
+Vouches only for the usual: an object with distinct keys, a flat array of numbers, plain metadata. For anything else it says so,
+and precise.py decides. simdjson flattens nested arrays without a word; so the line's opening brackets are counted, and those
+that the other fields account for are taken away.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from ingest.body.precise import is_metadata_key
 from ingest.body.rules import Rules
 from upwell.changeset import Matrix
 
-KNOWN_KEYS: Final = frozenset({"id", "values", "namespace", "metadata"})
 #: An opening bracket may hide behind this escape; such lines are read precisely.
 ESCAPED_BRACKET: Final = b"\\u005"
 
@@ -46,14 +45,22 @@ class FastReader:
     def _read(
         self, text: bytes, document: Any, into: Matrix, row: int
     ) -> tuple[str, str | None, bytes | None] | None:
-        if type(document) is not simdjson.Object or ESCAPED_BRACKET in text:
+        if type(document) is not simdjson.Object:
             return None
         keys = list(document.keys())
-        if len(set(keys)) != len(keys) or not KNOWN_KEYS.issuperset(keys):
+        if len(set(keys)) != len(keys):
             return None
-        id, namespace = document["id"], document["namespace"] if "namespace" in keys else None
+        values = document["values"]
+        if type(values) is not simdjson.Array or len(values) != self._rules.dimensions:
+            return None
+        if not _is_flat(text, document, keys):
+            return None
+        id = document["id"]
+        if type(id) is int:
+            id = str(id)
         if type(id) is not str or not 0 < len(id.encode()) <= self._rules.id_bytes_max:
             return None
+        namespace = document["namespace"] if "namespace" in keys else None
         if namespace is not None and not self._fits_namespace(namespace):
             return None
         metadata = document["metadata"] if "metadata" in keys else None
@@ -62,32 +69,44 @@ class FastReader:
             compact = self._metadata(metadata)
             if compact is None:
                 return None
-        brackets = 1 + (0 if compact is None else compact.count(b"[")) + id.count("[")
-        brackets += 0 if namespace is None else namespace.count("[")
-        if text.count(b"[") != brackets:
-            return None
-        values = document["values"]
-        if type(values) is not simdjson.Array or len(values) != self._rules.dimensions:
-            return None
         into[row] = np.frombuffer(values.as_buffer(of_type="d"))
         return id, namespace or None, compact
 
     def _fits_namespace(self, namespace: Any) -> bool:
-        return type(namespace) is str and len(namespace.encode()) <= self._rules.namespace_bytes_max
+        return (
+            type(namespace) is str
+            and len(namespace.encode()) <= self._rules.namespace_bytes_max
+            and "\0" not in namespace
+        )
 
     def _metadata(self, metadata: Any) -> bytes | None:
         """The metadata as compact JSON; None if anything about it is unusual."""
         if type(metadata) is not simdjson.Object:
             return None
-        compact = bytes(metadata.mini)
-        if len(compact) > self._rules.metadata_bytes_max:
+        text = metadata.mini
+        if len(text) > self._rules.metadata_bytes_max:
             return None
-        if compact.count(b"{") > 1:
-            nested = orjson.loads(compact)
-            # Written anew, so that a key given twice is stored once.
-            return orjson.dumps(nested) if _keys_fit(nested) else None
-        keys = list(metadata.keys())
-        return compact if len(set(keys)) == len(keys) and all(map(is_metadata_key, keys)) else None
+        # Written anew: a key given twice is stored once, and both paths store the same bytes.
+        decoded = orjson.loads(text)
+        compact = orjson.dumps(decoded)
+        return compact if len(compact) <= self._rules.metadata_bytes_max and _keys_fit(decoded) else None
+
+
+def _is_flat(text: bytes, document: Any, keys: list[str]) -> bool:
+    """Does the array of ``values`` hold no array? Says no in doubt."""
+    if text.find(b"[", text.find(b"[") + 1) < 0:
+        return True
+    if ESCAPED_BRACKET in text:
+        return False
+    others = 0
+    for key in keys:
+        value: Any = document[key] if key != "values" else None
+        others += key.count("[")
+        if type(value) is str:
+            others += value.count("[")
+        elif type(value) in (simdjson.Object, simdjson.Array):
+            others += value.mini.count(b"[")
+    return text.count(b"[") == 1 + others
 
 
 def _keys_fit(metadata: dict[str, Any]) -> bool:

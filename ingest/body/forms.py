@@ -3,27 +3,27 @@
 lines       NDJSON: LF or CRLF, blank lines skipped but counted, a byte order mark skipped
 a string    a JSON string that holds NDJSON (Cloudflare's Python SDK, given a str)
 vectors     a JSON object {"vectors": […]} (the Workers binding), or a JSON array of vectors
-multipart   any of these as a part: the one named ``vectors``, else the first file, else the first part
+multipart   any of these as a part (multipart.py)
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 import orjson
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+import simdjson
 
 from ingest.body.inflate import Bytes
+from ingest.body.multipart import boundary_of, content_of_part
 from ingest.body.precise import decode
-from upwell.errors import Invalid
+from upwell.errors import Invalid, InvalidLine
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-#: Where the key of ``{"vectors": …}`` must have shown up for the body to be looked at as one document.
-HEAD_BYTES = 4096
-WHITE = b" \t\r\n"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+FIRST_LINE: Final = re.compile(rb"[^ \t\r\n][^\n]*")
+OPENS_WITH_VECTORS: Final = re.compile(rb'\{\s*"vectors"\s*:')
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +33,16 @@ class Lines:
     text: bytes
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        """Lines that are not blank, with their numbers from 1."""
-        for number, line in enumerate(self.text.split(b"\n"), start=1):
+        """Lines that are not blank, with their numbers from 1. One at a time, so that each stays in the cache."""
+        text, number, start = self.text, 0, 0
+        while start < len(text):
+            end = text.find(b"\n", start)
+            end = len(text) if end < 0 else end
+            number += 1
+            line = text[start:end]
             if line and not line.isspace():
                 yield number, line
+            start = end + 1
 
     def count(self) -> int:
         """How many lines are not blank."""
@@ -52,24 +58,31 @@ class Values:
 
 def form_of(body: Bytes, content_type: str | None) -> Lines | Values:
     """The body's content. Raises Invalid for a broken multipart body, InvalidLine for a broken document."""
-    kind, options = parse_options_header(content_type)
-    text = _part(body, options.get(b"boundary")) if kind == b"multipart/form-data" else bytes(body)
+    is_form, boundary = boundary_of(content_type)
+    text = content_of_part(body, boundary) if is_form else bytes(body)
     text = text.removeprefix(BYTE_ORDER_MARK)
-    head = text[:HEAD_BYTES].lstrip(WHITE)
-    if head.startswith(b'"'):
+    found = FIRST_LINE.search(text)
+    if found is None:
+        return Lines(b"")
+    first = found[0].rstrip()
+    if first.startswith(b'"'):
         return _string(text)
-    if head.startswith(b"["):
-        return _document(text)
-    if head.startswith(b"{") and (
-        b'"vectors"' in head or not _is_json(text.lstrip(WHITE).split(b"\n", 1)[0])
-    ):
-        return _document(text)
+    if first.startswith(b"["):
+        return _document(text, sure=True)
+    if first.startswith(b"{") and (b'"vectors"' in first or not first.endswith(b"}")):
+        return _document(text, sure=first == b"{" or _opens_vectors(text, found.start(), first))
     return Lines(text)
 
 
-def _is_json(line: bytes) -> bool:
-    """Is the first line a document by itself? If it is just ``{``, the body is one document over many lines."""
-    return line.rstrip(WHITE) not in (b"{", b"[")
+def _opens_vectors(text: bytes, start: int, first: bytes) -> bool:
+    """Can this only be meant as ``{"vectors": …}``? Not if its first line is whole: vectors may be an unknown key."""
+    if not OPENS_WITH_VECTORS.match(text, start):
+        return False
+    try:
+        decode(first, 1)
+    except InvalidLine:
+        return True
+    return False
 
 
 def _string(text: bytes) -> Lines:
@@ -77,82 +90,33 @@ def _string(text: bytes) -> Lines:
         inner = orjson.loads(text)
     except orjson.JSONDecodeError:
         return Lines(text)
-    return Lines(inner.encode()) if isinstance(inner, str) else Lines(text)
+    return Lines(inner.encode().removeprefix(BYTE_ORDER_MARK)) if isinstance(inner, str) else Lines(text)
 
 
-def _document(text: bytes) -> Lines | Values:
-    """The vectors of a JSON document; NDJSON if it turns out not to be one document with vectors."""
+def _document(text: bytes, *, sure: bool) -> Lines | Values:
+    """The vectors of a JSON document. Unless we are sure that it is meant as one, what is none may be NDJSON."""
     try:
-        document = orjson.loads(text)
-    except orjson.JSONDecodeError:
-        if text.lstrip(WHITE).startswith(b"{") and _is_json(text.lstrip(WHITE).split(b"\n", 1)[0]):
-            return Lines(text)
-        # With its exact complaint, or with the NaN that orjson would not read.
-        document = decode(text, 1)
+        document = _decode(text)
+    except InvalidLine:
+        if sure:
+            raise
+        return Lines(text)
     if isinstance(document, list):
         return Values(document)
-    if isinstance(document, dict) and isinstance(document.get("vectors"), list):
+    if "vectors" not in document or "id" in document:
+        return Values([document])
+    if isinstance(document["vectors"], list):
         return Values(document["vectors"])
-    if isinstance(document, dict) and "vectors" in document and "id" not in document:
-        raise Invalid("vectors: expected an array")
-    return Values([document])
+    raise Invalid("vectors: expected an array")
 
 
-@dataclass(slots=True)
-class _Part:
-    headers: dict[bytes, bytes] = field(default_factory=dict)
-    content: bytearray = field(default_factory=bytearray)
+def _decode(text: bytes) -> Any:
+    """JSON. What orjson refuses is read by Python's reader: it keeps NaN, or has the exact complaint.
 
-    def disposition(self) -> dict[bytes, bytes]:
-        return parse_options_header(self.headers.get(b"content-disposition"))[1]
-
-
-class _Parts:
-    """Collects what the multipart parser finds."""
-
-    def __init__(self) -> None:
-        self.all: list[_Part] = []
-        self.complete = False
-        self._name = bytearray()
-        self._value = bytearray()
-
-    def callbacks(self) -> Any:
-        return {
-            "on_part_begin": lambda: self.all.append(_Part()),
-            "on_part_data": self._data,
-            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
-            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
-            "on_header_end": self._header,
-            "on_end": self._end,
-        }
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        self.all[-1].content += memoryview(data)[start:end]
-
-    def _header(self) -> None:
-        self.all[-1].headers[bytes(self._name).lower()] = bytes(self._value)
-        self._name.clear()
-        self._value.clear()
-
-    def _end(self) -> None:
-        self.complete = True
-
-
-def _part(body: Bytes, boundary: bytes | None) -> bytes:
-    """The content of the part that holds the vectors."""
-    if not boundary:
-        raise Invalid("Content-Type: expected a boundary with multipart/form-data")
-    parts = _Parts()
+    orjson turns integers beyond 64 bits into floats without a word; simdjson, which is quick, refuses them.
+    """
     try:
-        parser = MultipartParser(boundary, parts.callbacks())
-        parser.write(bytes(body))
-        parser.finalize()
-    except FormParserError as error:
-        raise Invalid(f"the multipart body is malformed: {error}") from None
-    if not parts.complete:
-        raise Invalid("the multipart body ends before its closing boundary")
-    if not parts.all:
-        raise Invalid("the multipart body has no parts")
-    named = [part for part in parts.all if part.disposition().get(b"name") == b"vectors"]
-    files = [part for part in parts.all if b"filename" in part.disposition()]
-    return bytes((named or files or parts.all)[0].content)
+        simdjson.Parser().parse(text)
+        return orjson.loads(text)
+    except (ValueError, RuntimeError, TypeError, UnicodeDecodeError):
+        return decode(text, 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from ingest.body.forms import BYTE_ORDER_MARK
 from ingest.body.inflate import Bytes
 from ingest.body.precise import describe
 from upwell.errors import Invalid, TooLarge
@@ -16,7 +17,7 @@ ID_BYTES_MAX = 64
 def parse_ids(body: Bytes, *, id_bytes_max: int = ID_BYTES_MAX, ids_max: int | None = None) -> list[str]:
     """The ids, in order. Raises Invalid, which names the place of a wrong one, or TooLarge."""
     try:
-        document = orjson.loads(body)
+        document = orjson.loads(bytes(body).removeprefix(BYTE_ORDER_MARK))
     except orjson.JSONDecodeError as error:
         raise Invalid(f"Failed to parse the request body as JSON: {error}") from None
     ids = document.get("ids") if isinstance(document, dict) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -20,7 +21,8 @@ from upwell.errors import InvalidLine, LineProblem, Reason
 
 #: Of a value quoted in a message.
 QUOTED_CHARACTERS = 48
-FLOAT32_MAX = 3.4028234663852886e38
+#: From here on a number rounds to an infinite float32.
+FLOAT32_END = 3.4028235677973366e38
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +127,9 @@ class _Reader:
             self._refuse(Reason.NOT_FINITE, field, f"expected a finite number, got {number}")
         if isinstance(number, bool) or not isinstance(number, int | float):
             self._refuse(Reason.VALUES_INVALID, field, f"expected a number, got {describe(number)}")
-        if not -FLOAT32_MAX <= number <= FLOAT32_MAX:
-            self._refuse(
-                Reason.NOT_FINITE,
-                field,
-                f"expected a float32, got {describe(number)}, which is outside its range",
-            )
+        if not -FLOAT32_END < number < FLOAT32_END:
+            detail = f"expected a float32, got {describe(number)}, which is outside its range"
+            self._refuse(Reason.NOT_FINITE, field, detail)
 
     def _read_namespace(self, value: dict[str, Any]) -> str | None:
         given = value.get("namespace")
@@ -155,39 +154,40 @@ class _Reader:
             self._refuse(
                 Reason.METADATA_INVALID, "metadata", f"expected an object or null, got {describe(given)}"
             )
-        self._check_metadata(given)
-        try:
-            compact = orjson.dumps(given)
-        except TypeError as error:
-            # Lone surrogates, integers beyond 64 bits, nesting beyond orjson's bound.
-            self._refuse(Reason.METADATA_INVALID, "metadata", f"expected JSON that can be kept: {error}")
-        if len(compact) > self._rules.metadata_bytes_max:
-            most = self._rules.metadata_bytes_max
+        # Size first: what is within it is cheap to look at closely.
+        compact = _compact(given)
+        most = self._rules.metadata_bytes_max
+        if compact is not None and len(compact) > most:
             detail = f"the compact JSON representation of the metadata must not exceed {most} bytes, got {len(compact)} bytes"
             self._refuse(Reason.METADATA_TOO_LARGE, "metadata", detail)
+        self._check_metadata(given)
+        if compact is None:
+            self._refuse(Reason.METADATA_INVALID, "metadata", "expected JSON that is not nested so deeply")
         return compact
 
     def _check_metadata(self, metadata: dict[str, Any]) -> None:
-        """Keys and numbers at every level. Walks with a stack of its own, so that depth cannot hurt."""
-        pending: list[tuple[str, Any]] = [("metadata", metadata)]
+        """Keys and values at every level, in the order written. Keeps its own stack, so that depth cannot hurt."""
+        pending = [_steps(metadata)]
+        path = ["metadata"]
         while pending:
-            path, value = pending.pop()
-            if isinstance(value, _NotANumber):
-                self._refuse(Reason.METADATA_INVALID, path, f"expected a finite number, got {value}")
-            if isinstance(value, float) and not math.isfinite(value):
-                self._refuse(
-                    Reason.METADATA_INVALID,
-                    path,
-                    "expected a finite number, got one outside the range of doubles",
-                )
-            if isinstance(value, list):
-                pending += [(f"{path}[{place}]", item) for place, item in enumerate(value)]
-            if isinstance(value, dict):
-                for key, item in value.items():
-                    self._check_key(key, path)
-                    pending.append((f"{path}.{key}", item))
+            step = next(pending[-1], None)
+            if step is None:
+                pending.pop()
+                path.pop()
+                continue
+            key, place, value = step
+            if key is not None:
+                self._check_key(key, "".join(path))
+            if isinstance(value, dict | list):
+                pending.append(_steps(value))
+                path.append(place)
+            elif (mistake := _mistake(value)) is not None:
+                self._refuse(Reason.METADATA_INVALID, "".join(path) + place, mistake)
 
     def _check_key(self, key: str, path: str) -> None:
+        if not _is_utf8(key):
+            detail = "expected keys that are valid UTF-8, got a lone surrogate"
+            self._refuse(Reason.METADATA_INVALID, path, detail)
         if not is_metadata_key(key):
             detail = f'keys must not be empty, contain . or ", or start with $; got {describe(key)}'
             self._refuse(Reason.METADATA_KEY, path, detail)
@@ -205,6 +205,42 @@ class _Reader:
                 line=self._line, reason=reason, field=_short(printable, 128), detail=detail, id=self._id
             )
         )
+
+
+def _compact(metadata: dict[str, Any]) -> bytes | None:
+    """As it is stored; None for what orjson does not write: lone surrogates, more than 64 bits, deep nesting."""
+    try:
+        return orjson.dumps(metadata)
+    except TypeError:
+        return None
+
+
+def _steps(container: dict[str, Any] | list[Any]) -> Iterator[tuple[str | None, str, Any]]:
+    """What is directly inside: its key if it has one, how a path names it, and itself."""
+    if isinstance(container, dict):
+        return ((key, f".{key}", value) for key, value in container.items())
+    return ((None, f"[{place}]", value) for place, value in enumerate(container))
+
+
+def _mistake(value: Any) -> str | None:
+    """What is wrong with a string, number or the like in metadata; None if nothing is."""
+    if isinstance(value, _NotANumber):
+        return f"expected a finite number, got {value}"
+    if isinstance(value, str) and not _is_utf8(value):
+        return "expected text that is valid UTF-8, got a lone surrogate"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "expected a finite number, got one outside the range of doubles"
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return f"expected an integer of at most 64 bits, got {describe(value)}"
+    return None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_metadata_key(key: str) -> bool:
@@ -239,6 +275,8 @@ def describe(value: Any) -> str:
             return "an array"
         case dict():
             return "an object"
+        case float() if math.isinf(value):
+            return "a number beyond the range of doubles"
         case int() if value.bit_length() > 256:
             return "an integer of very many digits"
         case _:

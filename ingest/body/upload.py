@@ -1,12 +1,12 @@
 """An upload's body as a changeset: all of it, or the first thing that is wrong with it.
 
-Lines go straight into one float32 matrix. Whether its numbers are finite is asked once for all of them; only if not is the
-line looked for. With ``discard``, lines that cannot be accepted are left out and named.
+Lines go straight into one float32 matrix; a line that the fast path does not vouch for is read precisely. With ``discard``, lines that cannot be accepted are left out and named.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import isfinite
 
 import numpy as np
 import pyarrow as pa
@@ -53,12 +53,12 @@ class _Rows:
     def read_lines(self, lines: Lines) -> Iterator[LineProblem]:
         """Add the rows of all lines, handing out the problems of those that cannot be added, in order."""
         reader = FastReader(self._rules)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             for number, text in lines:
                 row = len(self._ids)
                 read = reader.read(text, self._vectors, row)
-                # The sum is finite only if each number is, and cheap; a sum that overflows is looked at precisely.
-                if read is not None and np.isfinite(self._vectors[row].sum()):
+                # The squared length is finite only if each number is, and cheap; one that overflows is read precisely.
+                if read is not None and isfinite(self._vectors[row] @ self._vectors[row]):
                     self._add(*read)
                     continue
                 try:
