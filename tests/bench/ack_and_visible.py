@@ -240,14 +240,20 @@ def report(found: dict[str, Any]) -> str:
         ("small: acknowledged", one["acknowledged_s"], small),
         ("small: visible", one["visible_s"], small),
     ]
-    lines = [
+    done = (
         f"{count:,} x {found['dimensions']} in bodies of {found['body_lines']:,} lines "
         f"({found['ndjson_bytes'] / 1e6:,.0f} MB of NDJSON); {small:,} single-vector requests, "
-        f"{found['connections']} connections; {found['workers']} worker(s), {found['cores']} cores",
+        f"{found['connections']} connections; {found['workers']} worker(s), {found['cores']} cores"
+    )
+    share = (
+        f"bulk reaches {limit_s / bulk['acknowledged_s']:.0%} (acknowledged) and {limit_s / bulk['visible_s']:.0%} "
+        "(visible) of the bare parts' rate"
+    )
+    lines = [
+        done,
         f"{'':42}{'seconds':>9}{'vectors/s':>12}",
         *(f"{what:42}{seconds:9.2f}{rows_done / seconds:12,.0f}" for what, seconds, rows_done in rows),
-        f"bulk reaches {limit_s / bulk['acknowledged_s']:.0%} (acknowledged) and {limit_s / bulk['visible_s']:.0%} "
-        "(visible) of the bare parts' rate",
+        share,
         f"small: acknowledged p50 {one['acknowledged_p50_ms']:.1f} ms, p99 {one['acknowledged_p99_ms']:.1f} ms",
     ]
     return "\n".join(lines)

@@ -91,6 +91,7 @@ async def test_no_step_of_a_mutations_way_blocks_a_loop(service: tuple[ClientSes
     await call("POST", BASE, {"name": "flow", "config": {"dimensions": 4, "metric": "cosine"}})
     await call("GET", BASE)
     lines = [json.dumps({"id": f"v{n}", "values": [n, 1, 2, 3], "metadata": {"n": n}}) for n in range(2000)]
+    mutation = ""
     for operation in ("insert", "upsert"):
         mutation = (await call("POST", f"{BASE}/flow/{operation}", "\n".join(lines)))["mutationId"]
         status = await call("GET", f"{BASE}/flow/mutations/{mutation}?wait=30")
