@@ -15,6 +15,7 @@ from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Tokens
 from upwell.clock import Clock, SystemClock
 from upwell.errors import NotFound
+from upwell.garbage import Collected, Collector, DeadIndexes
 from upwell.log.reader import LogReader
 from upwell.log.writer import LogWriter
 from upwell.manifest import ManifestChain, ManifestHead
@@ -57,6 +58,20 @@ class Index:
         )
         return Applier(self._engine.store, self.record, self.newest, self._engine.clock, limits)
 
+    @cached_property
+    def collector(self) -> Collector:
+        """Collects the index's garbage."""
+        settings = self._engine.settings
+        return Collector(
+            self._engine.store,
+            self.record,
+            self.head,
+            self.log,
+            self._engine.clock,
+            grace_s=settings.grace_s,
+            results_s=settings.results_s,
+        )
+
     def log_writer(self) -> LogWriter:
         """A new writer of the log; a process should have one per index."""
         return LogWriter(
@@ -81,6 +96,7 @@ class Engine:
         self.clock = clock
         self.catalog = Catalog(store, clock, settings.grace_s)
         self.tokens = Tokens(store, clock, settings.token)
+        self._dead = DeadIndexes(store, clock, settings.grace_s)
         self._lock = threading.Lock()
         self._indexes: dict[str, Index] = {}
 
@@ -110,6 +126,10 @@ class Engine:
             if self.has_backlog(record.id):
                 yield record.id
 
+    def live_indexes(self) -> list[str]:
+        """Identities of all indexes that have a name."""
+        return [record.id for record in self.catalog.everything()]
+
     def apply_batch(
         self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None] = lambda _: None
     ) -> Applied | None:
@@ -119,6 +139,21 @@ class Engine:
         except NotFound:
             return None
         return index.applier.apply_batch(still_ours, applying)
+
+    def collect_garbage(self, index_id: str) -> Collected:
+        """Delete what nothing of an index can read any more. For one thread at a time."""
+        try:
+            return self.index(index_id).collector.collect()
+        except NotFound:
+            return Collected()
+
+    def collect_dead_indexes(self) -> int:
+        """Delete indexes that have had no name for a grace period; returns how many. For one thread at a time."""
+        live = {record.id for record in self.catalog.everything()}
+        with self._lock:
+            for index_id in self._indexes.keys() - live:
+                del self._indexes[index_id]
+        return self._dead.collect(live)
 
     def _open(self, record: IndexRecord) -> Index:
         with self._lock:

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     grace_s: float = Field(
         600.0, gt=0, description="how long an applied log entry or an old manifest is kept"
     )
+    results_s: float = Field(
+        3600.0, gt=0, description="how long status tells a visible mutation's counts and times"
+    )
     poll_delay_s: float = Field(0.01, gt=0, description="how often an idle worker asks Redis for jobs")
     worker_jobs: int = Field(4, ge=1, description="indexes that one worker process drains at once")
     query_threads: int = Field(2, ge=1, description="threads that one front end searches with")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from upwell.garbage import Collected
 from upwell.shard.apply import Applied
 
 
@@ -17,6 +18,18 @@ class Drainable(Protocol):
 
     def backlogged(self) -> Iterator[str]:
         """All indexes with such entries."""
+        ...
+
+    def collect_garbage(self, index_id: str) -> Collected:
+        """Delete what nothing of an index can read any more."""
+        ...
+
+    def collect_dead_indexes(self) -> int:
+        """Delete indexes that nobody can reach any more."""
+        ...
+
+    def live_indexes(self) -> list[str]:
+        """All indexes that have a name."""
         ...
 
     def apply_batch(

@@ -1,4 +1,4 @@
-"""One worker process: an arq worker on the queue of drains, and the sweep, for as long as we are wanted.
+"""One worker process: an arq worker on the queue of drains, the sweep, and the collecting of garbage.
 
 arq's known traps and what is done about each:
 
@@ -30,6 +30,7 @@ from upwell.doorbell.connection import connect, deserialize, serialize
 from upwell.doorbell.ending import end
 from upwell.doorbell.keys import DRAIN_JOB, DRAIN_QUEUE
 from upwell.settings import Settings
+from workers.collect import Collecting
 from workers.drain import Drainer
 from workers.engine import Drainable
 from workers.sweep import Sweep
@@ -60,6 +61,7 @@ class WorkerProcess:
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="sweep")
         self._drainer = Drainer(engine, settings, clock, self._executor)
         self._sweep = Sweep(engine, self._looks, settings.sweep_interval_s)
+        self._collecting = Collecting(engine, self._looks, settings.grace_s)
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -92,6 +94,7 @@ class WorkerProcess:
         parts = {
             asyncio.create_task(worker.async_run(), name="arq"),
             asyncio.create_task(self._sweep.run(redis), name="sweep"),
+            asyncio.create_task(self._collecting.run(redis), name="collecting"),
             asyncio.create_task(self._stop.wait(), name="stop"),
         }
         try:

@@ -6,6 +6,7 @@
     upwell:{index}:knock                   string  an hour            a drain that found the lease taken: look again
     upwell:{index}:applying                string  10 s               the drain: the position it is working towards
     upwell:{index}:swept                   string  sweep_interval_s   a sweep: this index is seen to for now
+    upwell:{index}:collected               string  a tenth of grace_s its garbage was collected a moment ago
     upwell:committed                       channel –                  a drain, after each commit
 
 arq adds its own: ``upwell:drain`` (the queue, a sorted set that is there while it has members), ``arq:job:*``,
@@ -52,6 +53,11 @@ def applying_key(index_id: str) -> str:
 def swept_key(index_id: str) -> str:
     """A sweep has seen to this index a moment ago."""
     return f"upwell:{{{index_id}}}:swept"
+
+
+def collected_key(index_id: str) -> str:
+    """The garbage of this index was collected a moment ago."""
+    return f"upwell:{{{index_id}}}:collected"
 
 
 def drain_job_id(index_id: str, generation: str) -> str:

@@ -46,8 +46,15 @@ class LogWriter:
     def append(self, prepared: Sequence[PreparedMutation]) -> int:
         """Write one entry holding ``prepared``; returns its position. Raises Unavailable, with the outcome unknown."""
         try:
+            began_at = self._clock.monotonic()
             payloads = [self._write_payload(one) for one in prepared]
-            return self._create_entry(prepared, payloads)
+            position = self._create_entry(prepared, payloads)
+            if self._clock.monotonic() - began_at > self._trust_s:
+                # A payload that seemed to belong to nobody for so long may have been swept.
+                raise Unavailable(
+                    "an append took longer than its payload is kept for; its outcome is unknown"
+                )
+            return position
         except BaseException:
             self._next = None
             raise

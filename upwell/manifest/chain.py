@@ -79,24 +79,31 @@ class ManifestChain:
         box = unpack(self._store.read(self._key(version)), Kind.MANIFEST)
         return _RESULTS.validate_python(orjson.loads(box.section("results")))
 
-    def oldest_version(self) -> int:
-        """The oldest version that is still there. Raises NotFound for an index that has none."""
-        for name in self._store.list(self._folder):
-            return int(name)
-        raise NotFound("the index has no manifest", folder=self._folder)
-
     def version_that_applied(self, position: int, newest: Manifest) -> int | None:
-        """The version whose commit applied ``position``, or None if it is swept. ``newest`` must have applied it."""
-        below, above = self.oldest_version() - 1, newest.version
+        """The version whose commit applied ``position``, or None if it is swept. ``newest`` must have applied it.
+
+        Looks backwards in growing steps and then halves: what clients ask for is mostly recent. Swept versions are always
+        the oldest ones, so "is there, and has applied it" is false up to some version and true from there on.
+        """
+        above, step = newest.version, 1
+        below = above - step
+        while below >= 1 and self._has_applied(below, position):
+            above, step = below, 2 * step
+            below = above - step
+        below = max(below, 0)
         while above - below > 1:
             middle = (below + above) // 2
-            below, above = (
-                (below, middle) if self.load(middle).applied_through >= position else (middle, above)
-            )
-        if above == below + 1 == self.oldest_version() and above > 1:
+            below, above = (below, middle) if self._has_applied(middle, position) else (middle, above)
+        if above > 1 and not self.exists(above - 1):
             # The oldest one left may have applied it, or one that is gone already: its results tell.
             return above if any(result.position == position for result in self.results(above)) else None
         return above
+
+    def _has_applied(self, version: int, position: int) -> bool:
+        try:
+            return self.load(version).applied_through >= position
+        except NotFound:
+            return False
 
     def commit(
         self, before: Manifest, after: Manifest, results: tuple[MutationResult, ...], known_newest_at: float
@@ -109,6 +116,9 @@ class ManifestChain:
         for invariant in INVARIANTS:
             if not invariant(before, after):
                 raise AssertionError(f"a commit would break an invariant: {invariant.__name__}")
+        if self._clock.monotonic() - known_newest_at > self._trust_s:
+            # Objects that nothing names for so long may be swept; a fresh attempt writes them anew.
+            raise Fenced("a batch took longer than its objects are kept for", version=after.version)
         try:
             self._store.create(self._key(after.version), *_encode(after, results))
         except AlreadyExists as error:

@@ -16,7 +16,7 @@ import structlog
 from upwell.catalog.record import IndexRecord
 from upwell.changeset import Changeset
 from upwell.clock import Clock
-from upwell.errors import Corrupt, Fenced
+from upwell.errors import Corrupt, Fenced, NotFound
 from upwell.ids import new_identity
 from upwell.log.entry import Entry
 from upwell.log.reader import LogReader
@@ -131,7 +131,8 @@ class Applier:
             dimensions = None if changeset.vectors is None else changeset.vectors.shape[1]
             if dimensions not in (None, self._record.dimensions):
                 error = f"the mutation has {dimensions} dimensions, the index has {self._record.dimensions}"
-        except Corrupt as damage:
+        except (Corrupt, NotFound) as damage:
+            # NotFound: a payload that was swept, so its entry came too late to be acknowledged.
             error = str(damage)
         if error is not None:
             log.error(

@@ -45,3 +45,7 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove an object; one that is not there is no error."""
         ...
+
+    def delete_folder(self, folder: str) -> None:
+        """Remove every object below ``folder``, and the folder where a store has such things. Not atomic."""
+        ...

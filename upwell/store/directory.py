@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,13 @@ class DirectoryStore:
     def delete(self, key: str) -> None:
         with _translated(key):
             self._path(key).unlink(missing_ok=True)
+
+    def delete_folder(self, folder: str) -> None:
+        path = self._path(folder)
+        with _translated(folder):
+            if path.exists():
+                shutil.rmtree(path)
+        self._known_folders = {known for known in self._known_folders if not known.is_relative_to(path)}
 
     def _path(self, key: str) -> Path:
         """The file of ``key``. Names that could leave the folder are a programming error, refused all the same."""

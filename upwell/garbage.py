@@ -1,0 +1,187 @@
+"""Deleting what nothing can read any more: applied log entries, old manifests, objects that no manifest names, dead indexes.
+
+Time is only ever our own: a collector trusts no timestamp of the store and notes, on its monotonic clock, when it *saw* a thing to
+be superfluous. Restarted, it begins anew, and deletes later. The rules, each against a way of deleting too early:
+
+    a log entry       once a manifest that has applied it was seen a grace period ago; always upwards, so that an entry which is
+                      there proves that none after it is gone. Writers vouch for positions for half that time (log/writer.py).
+    its payload       with its entry; one that no entry names, after the entries that might have are gone
+    a manifest        once a newer one was seen a results period ago; upwards. They hold the counts that status tells.
+    a segment, or     once it was seen unnamed by the newest manifest a grace period ago, *and* all is applied that was in the log
+    deletion vector   then: a batch which was being written at that time has either been committed, and names it, or never can be
+    a dead index      once its name was seen to be another's, or nobody's, a grace period ago
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from upwell.catalog.record import IndexRecord
+from upwell.clock import Clock
+from upwell.errors import Corrupt, NotFound
+from upwell.ids import numbered
+from upwell.log.reader import LogReader
+from upwell.manifest import Manifest, ManifestHead
+from upwell.shard.view import segment_key
+from upwell.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The newest manifest at one time."""
+
+    at: float
+    version: int
+    applied_through: int
+
+
+@dataclass(slots=True)
+class _Suspect:
+    """An object that seems superfluous: since when, and the log's tail that must be dealt with before it may go."""
+
+    since: float
+    tail: int | None
+
+
+@dataclass(slots=True)
+class Collected:
+    """How many objects of each sort were deleted."""
+
+    log_entries: int = 0
+    payloads: int = 0
+    manifests: int = 0
+    segments: int = 0
+    deletions: int = 0
+
+    def __bool__(self) -> bool:
+        return any((self.log_entries, self.payloads, self.manifests, self.segments, self.deletions))
+
+
+class Collector:
+    """Collects the garbage of one index. Blocking; for one thread at a time."""
+
+    def __init__(
+        self, store: Store, record: IndexRecord, head: ManifestHead, log: LogReader, clock: Clock, *,
+        grace_s: float, results_s: float,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._folder = record.folder
+        self._head = head
+        self._log = log
+        self._clock = clock
+        self._grace_s = grace_s
+        self._results_s = max(results_s, grace_s)
+        self._history: deque[_Seen] = deque()
+        self._suspects: dict[str, _Suspect] = {}
+        #: Entries up to here are deleted, by whomever.
+        self._log_gone_through = 0
+
+    def collect(self) -> Collected:
+        """Delete what may be deleted by now. May raise Unavailable; what was deleted until then is deleted."""
+        now = self._clock.monotonic()
+        manifest = self._head.refresh()
+        self._history.append(_Seen(now, manifest.version, manifest.applied_through))
+        done = Collected()
+        entries_until = self._seen_before(now - self._grace_s)
+        if entries_until is not None:
+            self._collect_log(entries_until.applied_through, done)
+        manifests_until = self._seen_before(now - self._results_s)
+        if manifests_until is not None:
+            self._collect_manifests(manifests_until.version, done)
+        tail = self._log.tail(manifest.applied_through)
+        self._collect_objects(now, manifest, tail, done)
+        self._collect_payloads(now, tail, done)
+        self._forget_history(now)
+        return done
+
+    def _seen_before(self, at: float) -> _Seen | None:
+        """The newest manifest as of ``at``, as far as we looked."""
+        return next((seen for seen in reversed(self._history) if seen.at <= at), None)
+
+    def _forget_history(self, now: float) -> None:
+        while len(self._history) > 1 and self._history[1].at <= now - self._results_s:
+            self._history.popleft()
+
+    def _collect_log(self, through: int, done: Collected) -> None:
+        for name in self._store.list(f"{self._folder}/log"):
+            position = int(name)
+            if position > through:
+                break
+            for payload in self._payloads_of(position):
+                self._store.delete(payload)
+                self._suspects.pop(payload, None)
+                done.payloads += 1
+            self._store.delete(self._log.key(position))
+            done.log_entries += 1
+        self._log_gone_through = max(self._log_gone_through, through)
+
+    def _payloads_of(self, position: int) -> list[str]:
+        try:
+            mutations = self._log.read(position).mutations
+        except (NotFound, Corrupt):
+            # Another collector was here, or the entry is damaged: a payload it named is found unnamed later.
+            return []
+        return [mutation.payload for mutation in mutations if mutation.payload is not None]
+
+    def _collect_manifests(self, newest_kept: int, done: Collected) -> None:
+        for name in self._store.list(f"{self._folder}/manifest"):
+            if name >= numbered(newest_kept):
+                break
+            self._store.delete(f"{self._folder}/manifest/{name}")
+            done.manifests += 1
+
+    def _collect_objects(self, now: float, manifest: Manifest, tail: int, done: Collected) -> None:
+        named = {segment_key(self._folder, segment.id) for segment in manifest.segments()}
+        named |= {segment.deletions.object for segment in manifest.segments() if segment.deletions}
+        for kind in ("segment", "deletions"):
+            for name in self._store.list(f"{self._folder}/{kind}"):
+                key = f"{self._folder}/{kind}/{name}"
+                if key in named:
+                    self._suspects.pop(key, None)
+                    continue
+                suspect = self._suspects.setdefault(key, _Suspect(now, tail))
+                assert suspect.tail is not None
+                if now - suspect.since >= self._grace_s and manifest.applied_through >= suspect.tail:
+                    self._store.delete(key)
+                    del self._suspects[key]
+                    if kind == "segment":
+                        done.segments += 1
+                    else:
+                        done.deletions += 1
+
+    def _collect_payloads(self, now: float, tail: int, done: Collected) -> None:
+        """Payloads whose entry was never written: after a grace period no writer adds that entry and vouches for it."""
+        for name in self._store.list(f"{self._folder}/payload"):
+            key = f"{self._folder}/payload/{name}"
+            suspect = self._suspects.setdefault(key, _Suspect(now, None))
+            if suspect.tail is None:
+                if now - suspect.since >= self._grace_s:
+                    suspect.tail = tail
+            elif self._log_gone_through >= suspect.tail:
+                self._store.delete(key)
+                del self._suspects[key]
+                done.payloads += 1
+
+
+class DeadIndexes:
+    """Notes which index folders no name stands for, and deletes them once that has been so for a grace period."""
+
+    def __init__(self, store: Store, clock: Clock, grace_s: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._grace_s = grace_s
+        self._dead_since: dict[str, float] = {}
+
+    def collect(self, live: set[str]) -> int:
+        """Delete indexes that are long dead; ``live`` are the identities that have a name. Returns how many."""
+        now = self._clock.monotonic()
+        deleted = 0
+        found = set(self._store.list("index"))
+        for index_id in found - live:
+            if now - self._dead_since.setdefault(index_id, now) >= self._grace_s:
+                self._store.delete_folder(f"index/{index_id}")
+                deleted += 1
+        for index_id in self._dead_since.keys() - (found - live):
+            del self._dead_since[index_id]
+        return deleted
