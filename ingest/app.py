@@ -55,6 +55,10 @@ def create_app(parts: Parts) -> web.Application:
         await parts.notices.close()
         await parts.bell.close()
 
+    async def let_waiting_requests_go(_app: web.Application) -> None:
+        parts.visibility.close()
+
+    app.on_shutdown.append(let_waiting_requests_go)
     app.cleanup_ctx.append(lifetimes)
     app.add_routes(
         [

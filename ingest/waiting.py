@@ -22,6 +22,8 @@ class Visibility:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._moved: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        #: Is the front end stopping? Then nobody waits any longer.
+        self.closed = False
 
     def notice(self, index_id: str) -> None:
         """An index may have a newer version: wake its waiters."""
@@ -33,6 +35,11 @@ class Visibility:
         """Notices may have been missed: wake everybody."""
         for index_id in list(self._moved):
             self.notice(index_id)
+
+    def close(self) -> None:
+        """The front end stops: let all who wait go, with what there is."""
+        self.closed = True
+        self.notice_all()
 
     async def reached(self, index: Index, position: int, wait_s: float) -> bool:
         """Wait until ``position`` is applied, at most ``wait_s``; returns whether it is."""
@@ -46,7 +53,7 @@ class Visibility:
             if seen.applied_through >= position:
                 return True
             left = deadline - self._clock.monotonic()
-            if left <= 0:
+            if left <= 0 or self.closed:
                 return False
             try:
                 async with asyncio.timeout(min(left, POLL_S)):

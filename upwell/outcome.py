@@ -89,6 +89,50 @@ class Outcomes:
             return None
         return mint(self._record.receipt_key, Receipt(manifest.applied_through, manifest.applied_places - 1))
 
+    def recent(self, limit: int) -> list[Outcome]:
+        """The newest mutations, newest first: those that wait, then those applied, as far back as is still known."""
+        manifest = self._head.refresh()
+        found: list[Outcome] = []
+        for position in range(self._log.tail(manifest.applied_through), manifest.applied_through, -1):
+            places = range(len(self._log.read(position).mutations))
+            found += [self._outcome_at(Receipt(position, place), manifest) for place in reversed(places)]
+            if len(found) >= limit:
+                return found[:limit]
+        version = manifest.version
+        while len(found) < limit and (applied := self._applied_by(version, manifest)) is not None:
+            found += reversed(applied)
+            version -= 1
+        return found[:limit]
+
+    def applied_after(self, receipt: Receipt, limit: int) -> list[Outcome] | None:
+        """Mutations that became visible or failed and lie after ``receipt``, oldest first; None if some of them are not
+        known any more."""
+        manifest = self._head.refresh()
+        if manifest.applied_through < receipt.position:
+            return []
+        version = self._head.chain.version_that_applied(max(receipt.position, 1), manifest)
+        found: list[Outcome] = []
+        while version is not None and len(found) < limit:
+            if version > manifest.version:
+                return found
+            applied = self._applied_by(version, manifest)
+            if applied is None:
+                return None
+            found += [one for one in applied if one.receipt > receipt]
+            version += 1
+        return None if version is None else found[:limit]
+
+    def _applied_by(self, version: int, manifest: Manifest) -> list[Outcome] | None:
+        """What the commit of ``version`` applied, in order; None if that is not known any more."""
+        try:
+            _, results = self._commit(version)
+        except NotFound:
+            return None
+        return [self._outcome_at(Receipt(result.position, result.place), manifest) for result in results]
+
+    def _outcome_at(self, receipt: Receipt, manifest: Manifest) -> Outcome:
+        return self.at(mint(self._record.receipt_key, receipt), receipt, manifest)
+
     def _queued(self, mutation_id: str, receipt: Receipt, manifest: Manifest) -> Outcome:
         mutation = self._read(receipt)
         return Outcome(
@@ -124,15 +168,22 @@ class Outcomes:
             version = self._head.chain.version_that_applied(receipt.position, manifest)
             if version is None:
                 return None, None
-            committed_at = self._head.chain.load(version).committed_at
-            results = self._head.chain.results(version)
+            committed_at, results = self._commit(version)
         except NotFound:
             return None, None
-        with self._lock:
-            self._commits[version] = (committed_at, results)
-            while len(self._commits) > RESULTS_KEPT:
-                self._commits.popitem(last=False)
         return committed_at, _find(results, receipt)
+
+    def _commit(self, version: int) -> tuple[datetime, tuple[MutationResult, ...]]:
+        """When a version was committed and what it applied. Raises NotFound once it is swept."""
+        with self._lock:
+            known = self._commits.get(version)
+        if known is None:
+            known = (self._head.chain.load(version).committed_at, self._head.chain.results(version))
+            with self._lock:
+                self._commits[version] = known
+                while len(self._commits) > RESULTS_KEPT:
+                    self._commits.popitem(last=False)
+        return known
 
     def _kept(self) -> list[tuple[datetime, tuple[MutationResult, ...]]]:
         with self._lock:

@@ -1,7 +1,11 @@
-"""Routes of mutations: what Cloudflare lacks. Status of one, with long-poll."""
+"""Routes of mutations: what Cloudflare lacks. The status of one, with long-poll; the recent ones; and a stream of events."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
+import orjson
 from aiohttp import web
 
 from ingest.doors.cloudflare.context import authorised_index, operations, wait_seconds
@@ -9,7 +13,16 @@ from ingest.doors.cloudflare.envelope import success
 from ingest.doors.cloudflare.models import mutation_status
 from ingest.keys import NOTICES
 from upwell.catalog.tokens import Access
-from upwell.outcome import State
+from upwell.engine import Index
+from upwell.errors import Invalid
+from upwell.log.receipt import Receipt, parse
+from upwell.outcome import Outcome, State
+
+LISTED_DEFAULT = 50
+LISTED_MAX = 1_000
+#: Events handed out at once, and how often a silent stream shows that it lives.
+EVENTS_AT_ONCE = 500
+KEEPALIVE_S = 15.0
 
 
 async def status(request: web.Request) -> web.Response:
@@ -20,3 +33,63 @@ async def status(request: web.Request) -> web.Response:
     if outcome.state is State.QUEUED:
         applying_through = await request.config_dict[NOTICES].applying(index.record.id)
     return success(mutation_status(outcome, applying_through).to_json())
+
+
+async def recent(request: web.Request) -> web.Response:
+    """``GET …/mutations[?limit=N]``: the newest first, as far back as their outcomes are kept."""
+    index = await authorised_index(request, Access.READ)
+    outcomes = await operations(request).look(index.outcomes.recent, _limit(request))
+    applying_through = None
+    if any(outcome.state is State.QUEUED for outcome in outcomes):
+        applying_through = await request.config_dict[NOTICES].applying(index.record.id)
+    return success([mutation_status(outcome, applying_through).to_json() for outcome in outcomes])
+
+
+def _limit(request: web.Request) -> int:
+    text = request.query.get("limit", str(LISTED_DEFAULT))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= LISTED_MAX):
+        raise Invalid(f"limit: expected a number from 1 to {LISTED_MAX}, got {text[:64]!r}")
+    return int(text)
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """``GET …/mutations/events``: server-sent events, one for each mutation that becomes visible or fails, in order.
+
+    An event's id is the mutationId; with it as ``Last-Event-ID`` a stream goes on where another broke off. ``event: gap`` says that
+    some in between are not known any more.
+    """
+    index = await authorised_index(request, Access.READ)
+    last = request.headers.get("Last-Event-ID")
+    if last is None:
+        manifest = await asyncio.to_thread(index.head.refresh)
+        at = Receipt(manifest.applied_through, max(manifest.applied_places - 1, 0))
+    else:
+        at = parse(index.record.receipt_key, last)
+    stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    await stream.prepare(request)
+    # A client may go away at any time.
+    with contextlib.suppress(ConnectionResetError):
+        await _stream_from(request, stream, index, at)
+    return stream
+
+
+async def _stream_from(request: web.Request, stream: web.StreamResponse, index: Index, at: Receipt) -> None:
+    ops = operations(request)
+    while not ops.visibility.closed:
+        outcomes = await ops.look(index.outcomes.applied_after, at, EVENTS_AT_ONCE)
+        if outcomes is None:
+            manifest = await asyncio.to_thread(index.head.refresh)
+            await stream.write(
+                b"event: gap\ndata: " + orjson.dumps({"visibleThrough": manifest.applied_through}) + b"\n\n"
+            )
+            at = Receipt(manifest.applied_through, max(manifest.applied_places - 1, 0))
+        elif outcomes:
+            await stream.write(b"".join(map(_event, outcomes)))
+            at = outcomes[-1].receipt
+        elif not await ops.visibility.reached(index, at.position + 1, KEEPALIVE_S):
+            await stream.write(b": keepalive\n\n")
+
+
+def _event(outcome: Outcome) -> bytes:
+    data = orjson.dumps(mutation_status(outcome).to_json())
+    return f"id: {outcome.mutation_id}\nevent: {outcome.state}\ndata: ".encode() + data + b"\n\n"

@@ -26,6 +26,8 @@ def cloudflare_door() -> web.Application:
             web.post(INDEX + "/delete_by_ids", vectors.delete_by_ids),
             web.post(INDEX + "/get_by_ids", vectors.get_by_ids),
             web.post(INDEX + "/query", vectors.query),
+            web.get(INDEX + "/mutations", mutations.recent),
+            web.get(INDEX + "/mutations/events", mutations.events),
             web.get(INDEX + "/mutations/{mutation}", mutations.status),
         ]
     )

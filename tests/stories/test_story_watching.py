@@ -1,0 +1,116 @@
+"""Watching an index's mutations: the recent ones as a list, and each as an event when it becomes visible."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import queue
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.service import TOKEN, Index, Service, running
+
+NAMES = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with running() as service:
+        yield service
+
+
+@pytest.fixture
+def index(service: Service) -> Index:
+    index = service.apis[0].index(f"watching-{next(NAMES)}")
+    assert index.create(2).status == 200
+    return index
+
+
+def one(name: str) -> list[dict[str, Any]]:
+    return [{"id": name, "values": [1, 2]}]
+
+
+@contextmanager
+def events_of(index: Index, last: str | None = None) -> Iterator[queue.Queue[tuple[str, str, Any]]]:
+    """A stream's events, as (id, event, data), from once it is open."""
+    headers = {"Authorization": f"Bearer {TOKEN}"} | ({"Last-Event-ID": last} if last else {})
+    stream = urlopen(Request(index.api.url + index.path("/mutations/events"), headers=headers), timeout=60)
+    assert stream.headers["Content-Type"] == "text/event-stream"
+    found: queue.Queue[tuple[str, str, Any]] = queue.Queue()
+
+    def read() -> None:
+        fields: dict[str, str] = {}
+        for line in stream:
+            name, _, value = line.decode().rstrip("\n").partition(": ")
+            if name:
+                fields[name] = value
+            elif fields.get("data"):
+                found.put((fields.get("id", ""), fields["event"], json.loads(fields["data"])))
+                fields = {}
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    yield found
+
+
+def test_each_mutation_is_an_event_in_order_and_a_broken_stream_goes_on(index: Index) -> None:
+    index.visible(index.upsert(one("before")))
+    with events_of(index) as events:
+        mutations = [index.upsert(one(f"v{number}")) for number in range(12)]
+        got = [events.get(timeout=20) for _ in mutations]
+    assert [event[0] for event in got] == mutations
+    assert {event[1] for event in got} == {"visible"}
+    assert all(event[2]["counts"]["inserted"] == 1 and event[2]["mutationId"] == event[0] for event in got)
+    with events_of(index, last=mutations[4]) as events:
+        assert [events.get(timeout=20)[0] for _ in range(7)] == mutations[5:]
+
+
+def test_the_recent_ones_newest_first(service: Service, index: Index) -> None:
+    mutations = [index.upsert(one(f"v{number}")) for number in range(5)]
+    index.visible(mutations[-1])
+    assert [status["mutationId"] for status in index.get("/mutations").result] == mutations[::-1]
+    assert [status["mutationId"] for status in index.get("/mutations?limit=2").result] == mutations[:2:-1]
+    service.workers[0].send_signal(signal.SIGSTOP)
+    waiting = [index.upsert(one("w1")), index.delete(["w1"])]
+    states = [(s["mutationId"], s["state"], s["operation"]) for s in index.get("/mutations?limit=3").result]
+    service.workers[0].send_signal(signal.SIGCONT)
+    assert states == [
+        (waiting[1], "queued", "delete"),
+        (waiting[0], "queued", "upsert"),
+        (mutations[-1], "visible", "upsert"),
+    ]
+    for limit in ("0", "-1", "x", "1001", "9" * 5000):
+        assert index.get(f"/mutations?limit={limit}").error[0] == 400
+
+
+def test_a_stream_wants_a_token_and_an_id_of_this_index(index: Index) -> None:
+    assert index.get("/mutations/events", token=None).error[0] == 401
+    foreign = {"Last-Event-ID": "00000000-0001-8000-8000-000000000000"}
+    assert index.get("/mutations/events", headers=foreign).error[0] == 404
+
+
+def test_waiting_requests_do_not_keep_a_front_end_from_stopping(service: Service, index: Index) -> None:
+    api = service.start_api()
+    watched = api.index(index.name)
+    service.workers[0].send_signal(signal.SIGSTOP)
+    mutation = watched.upsert(one("never yet"))
+    answers: queue.Queue[Any] = queue.Queue()
+    waiter = threading.Thread(target=lambda: answers.put(watched.status(mutation, wait_s=60)))
+    with events_of(watched):
+        waiter.start()
+        time.sleep(0.3)
+        began = time.monotonic()
+        api.process.terminate()
+        assert api.process.wait(20) == 0
+    service.workers[0].send_signal(signal.SIGCONT)
+    assert answers.get(timeout=5)["state"] in {"queued", "applying"}
+    # Far less than the 60 seconds asked for, or the 15 between signs of life.
+    assert time.monotonic() - began < 10
+    index.visible(mutation)
