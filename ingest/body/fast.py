@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
-import simdjson
 
 from ingest.body.precise import is_metadata_key
 from ingest.body.rules import Rules
+from ingest.body.simd import simdjson
 from upwell.changeset import Matrix
 
 #: An opening bracket may hide behind this escape; such lines are read precisely.
@@ -26,13 +26,15 @@ class FastReader:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._parser = simdjson.Parser()
+        self._parser = None if simdjson is None else simdjson.Parser()
 
     def read(self, text: bytes, into: Matrix, row: int) -> tuple[str, str | None, bytes | None] | None:
         """Read ``text``'s values into ``into[row]`` and return (id, namespace, metadata); None: not for the fast path.
 
         Values are not checked for being finite: that is done once for all rows.
         """
+        if self._parser is None:
+            return None
         try:
             document = self._parser.parse(text)
             return self._read(text, document, into, row)

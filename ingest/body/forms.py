@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-import simdjson
 
 from ingest.body.inflate import Bytes
 from ingest.body.multipart import boundary_of, content_of_part
 from ingest.body.precise import decode
+from ingest.body.simd import simdjson
 from upwell.errors import Invalid, InvalidLine
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -115,6 +115,8 @@ def _decode(text: bytes) -> Any:
 
     orjson turns integers beyond 64 bits into floats without a word; simdjson, which is quick, refuses them.
     """
+    if simdjson is None:
+        return decode(text, 1)
     try:
         simdjson.Parser().parse(text)
         return orjson.loads(text)

@@ -87,7 +87,12 @@ LINES = [
     ("a namespace that is a number", line(namespace=3), 40023, ["line 2", "namespace", "number 3"]),
     ("a long namespace", line(namespace=LONG), 40009, ["namespace too long", "got 65 bytes", "line 2"]),
     ("bytes that are not UTF-8", b'{"id":"\xff","values":[1,2,3]}', 40023, ["line 2", "UTF-8", "0xff"]),
-    ("deep nesting", b'{"id":"x","values":' + b"[" * 200_000 + b"]" * 200_000 + b"}", 40023, ["line 2", "nested"]),
+    (
+        "deep nesting",
+        b'{"id":"x","values":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+        40023,
+        ["line 2", "nested"],
+    ),
 ]
 
 

@@ -16,6 +16,8 @@ from ingest.body.fast import FastReader
 from ingest.body.precise import Row, read_line
 from upwell.errors import InvalidLine
 
+pytest.importorskip("simdjson", reason="this Python has no wheel of it")
+
 RULES = Rules(dimensions=3, vectors_max=10, bytes_max=1 << 20, metadata_bytes_max=200)
 
 
