@@ -14,6 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from ingest.bootstrap import bootstrap_token
+from ingest.cli.environment import environment_of
 from ingest.cli.supervisor import Supervisor
 from upwell.errors import Invalid
 from upwell.settings import Settings
@@ -67,17 +68,6 @@ def settings_from(**options: object) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise Invalid(f"{first['loc'][0]}: {first['msg']}") from None
-
-
-def environment_of(settings: Settings) -> dict[str, str]:
-    """Our environment, with ``settings`` as UPWELL_* variables."""
-    mine = {
-        f"UPWELL_{name.upper()}": str(value)
-        for name, value in settings.model_dump().items()
-        if value is not None
-    }
-    others = {name: value for name, value in os.environ.items() if name not in mine}
-    return others | mine
 
 
 def _become(module: str, settings: Settings) -> None:

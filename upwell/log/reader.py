@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from upwell.dense import last_of
 from upwell.ids import numbered
 from upwell.log.entry import Entry, decode_entry
 from upwell.store import Store
@@ -35,16 +36,5 @@ class LogReader:
             yield self.read(position)
 
     def tail(self, known: int) -> int:
-        """The last position written, given that every position up to ``known`` was, and none past it is swept.
-
-        Probes known+1, +2, +4 … and then halves: a dense log makes existence monotone.
-        """
-        step, below = 1, known
-        while self.exists(below + step):
-            below += step
-            step *= 2
-        above = below + step
-        while above - below > 1:
-            middle = (below + above) // 2
-            below, above = (middle, above) if self.exists(middle) else (below, middle)
-        return below
+        """The last position written, given that every position up to ``known`` was, and none past it is swept."""
+        return last_of(self.exists, known)

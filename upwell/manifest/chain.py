@@ -19,6 +19,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from upwell.clock import Clock
+from upwell.dense import last_of
 from upwell.errors import AlreadyExists, Corrupt, Fenced, NotFound
 from upwell.format import Kind, pack, unpack
 from upwell.ids import new_identity, numbered
@@ -60,15 +61,7 @@ class ManifestChain:
             if not names:
                 raise NotFound("the index has no manifest", folder=self._folder)
             return int(names[-1])
-        step, below = 1, known
-        while self.exists(below + step):
-            below += step
-            step *= 2
-        above = below + step
-        while above - below > 1:
-            middle = (below + above) // 2
-            below, above = (middle, above) if self.exists(middle) else (below, middle)
-        return below
+        return last_of(self.exists, known)
 
     def load(self, version: int) -> Manifest:
         """The state at ``version``. Raises NotFound once swept, Corrupt if damaged."""

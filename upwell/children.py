@@ -1,0 +1,41 @@
+"""Child processes that end with us: for the supervisor, and for the embedded Valkey."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+PR_SET_PDEATHSIG = 1
+
+
+def start_child(
+    command: Sequence[str], *, environment: dict[str, str] | None = None, quiet: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start ``command`` in a session of its own, so that a terminal's Ctrl-C does not reach it.
+
+    On Linux the kernel kills it when we end, however we end; elsewhere it outlives a killed parent until it is told to stop. To be
+    called from the main thread: the kernel looks at the thread that started the child.
+    """
+    return subprocess.Popen(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL if quiet else None,
+        start_new_session=True,
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  one call, before exec
+    )
+
+
+def stop_child(process: subprocess.Popen[bytes]) -> None:
+    """Ask a child to end, also one that is paused."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+
+
+def _die_with_parent() -> None:
+    """In the child, before exec. A parent that dies in the moment before this call is not noticed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
