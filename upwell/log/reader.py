@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from upwell.dense import last_of
 from upwell.ids import numbered
 from upwell.log.entry import Entry, decode_entry
@@ -28,12 +26,6 @@ class LogReader:
     def read(self, position: int) -> Entry:
         """The entry at ``position``. Raises NotFound (never written, or swept) or Corrupt."""
         return decode_entry(self._store.read(self.key(position)), position)
-
-    def after(self, position: int) -> Iterator[Entry]:
-        """Entries past ``position`` in order, up to the first position that is not there yet."""
-        while self.exists(position + 1):
-            position += 1
-            yield self.read(position)
 
     def tail(self, known: int) -> int:
         """The last position written, given that every position up to ``known`` was, and none past it is swept."""
