@@ -55,7 +55,7 @@ class Answer:
 class Api:
     """One front-end process."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | subprocess.Popen[str]
     url: str
 
     def call(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -98,8 +99,9 @@ class Client:
 
     async def _call_once(self, method: str, path: str, json: Any, ndjson: bytes | None) -> Answered:
         headers = {} if ndjson is None else {"Content-Type": "application/x-ndjson"}
+        data = None if ndjson is None else io.BytesIO(ndjson)
         async with self._session.request(
-            method, self.url + path, json=json, data=ndjson, headers=headers
+            method, self.url + path, json=json, data=data, headers=headers
         ) as answer:
             try:
                 envelope = await answer.json(content_type=None)

@@ -1,0 +1,115 @@
+"""The client's commands against a running service: index, upload, status, token, demo."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from ingest.cli import app
+from ingest.cli.upload import batches_of
+from tests.service import TOKEN, Service, running
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    with running() as service:
+        yield service
+
+
+@pytest.fixture
+def upwell(service: Service) -> CliRunner:
+    return CliRunner(env={"UPWELL_URL": service.apis[0].url, "UPWELL_TOKEN": TOKEN, "COLUMNS": "200"})
+
+
+def ran(result: Result) -> str:
+    assert result.exit_code == 0, (result.output, result.exception)
+    return result.stdout
+
+
+def lines(count: int, *, start: int = 0) -> str:
+    return "".join(json.dumps({"id": f"v{n}", "values": [n, 1]}) + "\n" for n in range(start, start + count))
+
+
+def test_an_index_from_its_creation_to_its_end(upwell: CliRunner) -> None:
+    options = ["--dimensions", "2", "--metric", "euclidean", "--shards", "3", "--description", "by hand"]
+    assert "created shelf" in ran(upwell.invoke(app, ["index", "create", "shelf", *options]))
+    listed = ran(upwell.invoke(app, ["index", "list"]))
+    assert "shelf" in listed and "euclidean" in listed
+    assert json.loads(ran(upwell.invoke(app, ["index", "info", "shelf"]))) == {
+        "dimensions": 2,
+        "vectorCount": 0,
+    }
+    assert upwell.invoke(app, ["index", "delete", "shelf"], input="n\n").exit_code == 1
+    assert "deleted shelf" in ran(upwell.invoke(app, ["index", "delete", "shelf"], input="y\n"))
+    assert "shelf" not in ran(upwell.invoke(app, ["index", "list"]))
+
+
+def test_an_upload_in_batches_until_all_is_visible(
+    service: Service, upwell: CliRunner, tmp_path: Path
+) -> None:
+    ran(upwell.invoke(app, ["index", "create", "batches", "--dimensions", "2"]))
+    file = tmp_path / "vectors.ndjson"
+    file.write_text(lines(25) + "\n\n" + lines(5, start=20))
+    summary = json.loads(
+        ran(upwell.invoke(app, ["upload", str(file), "--index", "batches", "--batch", "10", "--json"]))
+    )
+    assert (summary["vectors"], len(summary["mutations"]), summary["nbytes"]) == (30, 3, file.stat().st_size)
+    assert 0 < summary["seconds_to_acknowledged"] <= summary["seconds_to_visible"]
+    assert service.apis[0].index("batches").get("/info").result["vectorCount"] == 25
+    status = ran(upwell.invoke(app, ["status", summary["mutations"][-1], "--index", "batches"]))
+    assert status.startswith("visible") and "received 10" in status
+    piped = ran(upwell.invoke(app, ["upload", "-", "--index", "batches", "--insert"], input=lines(30)))
+    assert "30 vectors visible" in piped
+    assert service.apis[0].index("batches").get("/info").result["vectorCount"] == 30
+
+
+def test_a_refused_line_is_named_by_its_line_in_the_file(upwell: CliRunner, tmp_path: Path) -> None:
+    ran(upwell.invoke(app, ["index", "create", "refusing", "--dimensions", "2"]))
+    file = tmp_path / "vectors.ndjson"
+    file.write_text(lines(14) + '{"id":"x","values":[1]}\n' + lines(3))
+    failed = upwell.invoke(app, ["upload", str(file), "--index", "refusing", "--batch", "10", "--json"])
+    assert failed.exit_code != 0
+    said = str(failed.exception)
+    assert "line 15, values" in said and "expected 2 dimensions, and got 1 dimensions" in said
+
+
+def test_what_cannot_work_is_said_in_a_sentence(upwell: CliRunner, tmp_path: Path) -> None:
+    missing = upwell.invoke(app, ["upload", str(tmp_path / "nowhere"), "--index", "x"])
+    assert "cannot read" in str(missing.exception)
+    unknown = upwell.invoke(app, ["status", "nonsense", "--index", "never-was"])
+    assert "vectorize.index.not_found" in str(unknown.exception)
+    sparse = upwell.invoke(app, ["index", "create", "s", "--dimensions", "2", "--kind", "sparse"])
+    assert "sparse indexes are not there yet" in str(sparse.exception)
+
+
+def test_a_token_works_for_what_it_is_for(service: Service, upwell: CliRunner) -> None:
+    ran(upwell.invoke(app, ["index", "create", "guarded", "--dimensions", "2"]))
+    made = upwell.invoke(
+        app, ["token", "create", "--access", "read", "--expires-days", "1", "--name", "reader"]
+    )
+    token = ran(made).strip()
+    assert token.startswith("upw_") and "\n" not in token
+    index = service.apis[0].index("guarded")
+    assert index.get("", token=token).status == 200
+    assert index.post("upsert", lines(1), token=token).error[:2] == (403, 7403)
+
+
+def test_the_demo_measures(upwell: CliRunner) -> None:
+    measured = json.loads(ran(upwell.invoke(app, ["demo", "--vectors", "600", "--json"])))
+    assert measured["vectors"] == 600
+    assert measured["recall_at_10"] == 1.0
+    assert 0 < measured["visible_p50_ms"] <= measured["visible_p99_ms"]
+    assert "demo-" not in ran(upwell.invoke(app, ["index", "list"]))
+
+
+def test_batches_are_whole_lines_and_know_where_they_begin() -> None:
+    source = b"\n".join(b"x" * n for n in range(1, 8)) + b"\n\n \n"
+    batches = list(batches_of(io.BytesIO(source), 3))
+    assert [(batch.first_line, batch.vectors) for batch in batches] == [(1, 3), (4, 3), (7, 1)]
+    assert b"".join(batch.text for batch in batches) == source
+    assert list(batches_of(io.BytesIO(b"\n\n"), 3)) == []
