@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from ingest.operations import Operations
 from ingest.tokens import upwell_door
 from ingest.waiting import Visibility
 from upwell.doorbell.bell import Bell
+from upwell.doorbell.ending import end
 from upwell.doorbell.notices import Notices
 from upwell.engine import Engine
 
@@ -49,7 +51,9 @@ def create_app(parts: Parts) -> web.Application:
 
     async def lifetimes(app: web.Application) -> AsyncIterator[None]:
         parts.notices.start()
+        housekeeping = asyncio.create_task(app[OPERATIONS].keep_house(), name="housekeeping")
         yield
+        await end(housekeeping)
         # What was accepted is finished first; the bell goes last, so that it is still rung for.
         await app[OPERATIONS].close()
         await parts.notices.close()

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import structlog
+
 from ingest.metrics import Metrics
 from ingest.waiting import Visibility
 from upwell.catalog.names import NewIndex
@@ -20,7 +22,7 @@ from upwell.catalog.tokens import Grant
 from upwell.changeset import Changeset
 from upwell.doorbell.bell import Bell
 from upwell.engine import Engine, Index
-from upwell.errors import Unavailable
+from upwell.errors import Unavailable, UpwellError
 from upwell.log.appender import Appender
 from upwell.log.entry import PreparedMutation, prepare
 from upwell.log.receipt import Receipt, mint, parse
@@ -28,10 +30,12 @@ from upwell.outcome import Outcome
 from upwell.shard.view import View
 
 T = TypeVar("T")
+log = structlog.get_logger()
 
 #: Threads for looks at the store and for appends: they wait for the disk, so there may be more than cores.
 STORE_THREADS = 8
 PARSE_THREADS = 2
+HOUSEKEEPING_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,22 @@ class Operations:
         receipt = parse(index.record.receipt_key, mutation_id)
         if not await self.visibility.reached(index, receipt.position, wait_s):
             raise Unavailable("the mutation is not visible yet", mutationId=mutation_id)
+
+    # Housekeeping.
+
+    async def keep_house(self) -> None:
+        """For as long as the front end lives: let go of indexes that were deleted, here or elsewhere."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_S)
+            try:
+                dead = await self.look(self.engine.forget_dead)
+            except UpwellError as error:
+                log.warning("housekeeping put off", error=str(error))
+                continue
+            for index_id in dead:
+                appender = self._appenders.get(index_id)
+                if appender is not None and appender.idle:
+                    del self._appenders[index_id]
 
     async def close(self) -> None:
         """Finish what was accepted, then stop the pools."""

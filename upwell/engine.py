@@ -149,11 +149,18 @@ class Engine:
 
     def collect_dead_indexes(self) -> int:
         """Delete indexes that have had no name for a grace period; returns how many. For one thread at a time."""
-        live = {record.id for record in self.catalog.everything()}
+        self.forget_dead()
+        return self._dead.collect(set(self.live_indexes()))
+
+    def forget_dead(self) -> set[str]:
+        """Let go of what is open of indexes that lost their name, so that their files can leave the disk; returns which."""
         with self._lock:
-            for index_id in self._indexes.keys() - live:
-                del self._indexes[index_id]
-        return self._dead.collect(live)
+            opened = list(self._indexes.values())
+        dead = {index.record.id for index in opened if not self.catalog.is_live(index.record)}
+        with self._lock:
+            for index_id in dead:
+                self._indexes.pop(index_id, None)
+        return dead
 
     def _open(self, record: IndexRecord) -> Index:
         with self._lock:
