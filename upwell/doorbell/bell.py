@@ -55,7 +55,7 @@ class Bell:
                 async with asyncio.timeout(RETRY_S):
                     await asyncio.wait([self._task])
             await end(self._task)
-        await self._redis.aclose()
+        await self._redis.aclose(close_connection_pool=True)
 
     async def _ring_all(self) -> None:
         pause_s = RETRY_S

@@ -82,7 +82,7 @@ class Notices:
         """Stop listening."""
         if self._task is not None:
             await end(self._task)
-        await self._redis.aclose()
+        await self._redis.aclose(close_connection_pool=True)
 
     async def _listen_for_ever(self) -> None:
         pause_s = RETRY_S
