@@ -66,7 +66,13 @@ class Drainer:
         self.stopping = False
 
     async def drain(self, redis: ArqRedis, index_id: str) -> None:
-        """Apply an index's log to its end, unless another worker does."""
+        """Apply an index's log to its end, unless another worker does. With Redis gone it ends; the sweep finds what is left."""
+        try:
+            await self._drain(redis, index_id)
+        except (RedisError, OSError) as error:
+            log.warning("redis lost while draining", index=index_id, error=str(error))
+
+    async def _drain(self, redis: ArqRedis, index_id: str) -> None:
         await begin_generation(redis, index_id)
         lease = Lease(redis, index_id, self._settings.lease_ttl_s)
         if not await lease.acquire():
