@@ -76,10 +76,15 @@ class WorkerProcess:
             began = asyncio.get_running_loop().time()
             try:
                 await self._run_once()
-            except (RedisError, OSError) as error:
+            except Exception as error:
+                expected = isinstance(error, RedisError | OSError)
                 if asyncio.get_running_loop().time() - began > RETRY_MAX_S:
                     pause_s = RETRY_S
-                log.warning("redis away, will try again", error=str(error))
+                log.warning(
+                    "redis away, will try again" if expected else "arq failed, starting it again",
+                    error=repr(error),
+                    exc_info=not expected,
+                )
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s * random.uniform(0.5, 1)):  # noqa: S311  jitter
                         await self._stop.wait()

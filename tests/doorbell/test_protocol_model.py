@@ -51,6 +51,9 @@ class Protocol:
         match step:
             case 0 if left:
                 yield self._at(replace(world, appended=world.appended + 1), me, (kind, 1, (left - 1, 0)))
+            case 1 if world.generation == 0 and self.fresh_generations:
+                first = replace(world, tokens=world.tokens + 1, generation=world.tokens + 1)
+                yield self._at(first, me, (kind, 2, (left, first.generation)))
             case 1:
                 yield self._at(world, me, (kind, 2, (left, world.generation)))
             case 2:
@@ -126,6 +129,12 @@ class Protocol:
         fresh = world.tokens + 1
         return replace(world, tokens=fresh, generation=fresh, queued=world.queued | {fresh})
 
+    @staticmethod
+    def check(world: World) -> None:
+        """An id is never queued while a job of that id runs, whatever Redis has forgotten: arq breaks on that."""
+        jobs = {memory[0] for kind, step, memory in world.actors if kind == "worker" and step > 0}
+        assert not world.queued & jobs
+
     def explore(self, start: World) -> None:
         """Visit every state that any schedule can reach."""
         pending = [start]
@@ -134,6 +143,8 @@ class Protocol:
             if world in self.seen:
                 continue
             self.seen.add(world)
+            if self.fresh_generations:
+                self.check(world)
             following = [after for me in range(len(world.actors)) for after in self._steps(world, me)]
             if not following:
                 self.ends += 1

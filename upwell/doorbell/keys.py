@@ -1,7 +1,7 @@
 """Every Redis key and channel of ours, each built by one function. Nothing else builds one.
 
     key                                    type    lives              written by, and what for
-    upwell:{index}:generation              string  a week             a drain, first of all: part of the next job's id
+    upwell:{index}:generation              string  a week             a ring, or a drain first of all: part of the next job's id
     upwell:{index}:lease                   string  lease_ttl_s        the worker that drains the index: its token
     upwell:{index}:knock                   string  an hour            a drain that found the lease taken: look again
     upwell:{index}:applying                string  10 s               the drain: the position it is working towards

@@ -4,7 +4,7 @@ The lease spares work; it is not what keeps an index correct (that is the manife
 appended mutation without somebody who will look. The protocol, whose atomic steps are the lines:
 
     front end   append to the log (durable)
-                g := GET generation             (none: "0")
+                g := GET generation; if there is none, SET it to a fresh random token      (one script)
                 enqueue the job drain:{index}:{g}, unless one of that id is queued or running
     drain       SET generation := fresh random token
                 acquire: SET lease if absent, else SET knock                  (one script)
@@ -20,7 +20,8 @@ Let an append finish at time A; its ring comes later. Claim: some drain reads th
   running it has not replaced g yet when the front end read it, since replacing is its first step and tokens never return.
   So its acquire, and with it the case above, comes after the front end's GET, which is after A.
 
-Tokens are random rather than counted: after FLUSHALL a counter would start again at ids that arq may still be running.
+Tokens are random, the first one too: after FLUSHALL a counter, or a fixed beginning, would come back to ids that arq may still be
+running, and arq breaks when it meets one twice.
 What breaks the protocol (a worker killed with the lease, a wipe between two steps) leaves a backlog without a holder, and the
 sweep of every worker finds that by looking at the store. tests/doorbell/ checks all this by running every interleaving.
 """
@@ -44,7 +45,13 @@ from upwell.doorbell.keys import (
     lease_key,
 )
 
-FIRST_GENERATION = "0"
+# KEYS generation   ARGV fresh token, ttl s
+_GENERATION = """
+local known = redis.call('GET', KEYS[1])
+if known then return known end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return ARGV[1]
+"""
 
 # KEYS lease, knock   ARGV token, lease ttl ms, knock ttl ms
 _ACQUIRE = """
@@ -87,15 +94,21 @@ class Released(IntEnum):
 
 async def enqueue_drain(redis: ArqRedis, index_id: str) -> bool:
     """Enqueue a drain of the index; False if one of this generation is queued or running already."""
-    generation = await redis.get(generation_key(index_id))
-    name = FIRST_GENERATION if generation is None else generation.decode()
-    return await redis.enqueue_job(DRAIN_JOB, index_id, _job_id=drain_job_id(index_id, name)) is not None
+    call = redis.eval(_GENERATION, 1, generation_key(index_id), _fresh(), str(GENERATION_TTL_S))
+    generation = (await cast(Awaitable[bytes], call)).decode()
+    return (
+        await redis.enqueue_job(DRAIN_JOB, index_id, _job_id=drain_job_id(index_id, generation)) is not None
+    )
 
 
 async def begin_generation(redis: ArqRedis, index_id: str) -> None:
     """The first act of a drain, and of a sweep that will not wait for a job whose worker may be dead: rings from now on
     enqueue a job of another id."""
-    await redis.set(generation_key(index_id), secrets.token_hex(8), ex=GENERATION_TTL_S)
+    await redis.set(generation_key(index_id), _fresh(), ex=GENERATION_TTL_S)
+
+
+def _fresh() -> str:
+    return secrets.token_hex(8)
 
 
 class Lease:
