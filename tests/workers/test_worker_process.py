@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis as blocking_redis
+from arq.worker import Worker
 
 from upwell.clock import SystemClock
 from upwell.doorbell.bell import Bell
@@ -208,6 +209,26 @@ async def test_redis_restarted_empty_is_come_back_to(valkey: EmbeddedValkey) -> 
         assert engine.has_backlog("meanwhile")
         valkey.start()
         await eventually(engine.all_applied)
+
+
+async def test_a_failure_inside_arq_does_not_end_the_worker(
+    valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it meets a job id twice: its loop raises KeyError."""
+    run, failures = Worker.async_run, []  # type: ignore[var-annotated]
+
+    async def fail_once(worker: Worker) -> None:
+        if not failures:
+            failures.append(True)
+            raise KeyError("drain:index:twice")
+        await run(worker)
+
+    monkeypatch.setattr(Worker, "async_run", fail_once)
+    engine = ListEngine()
+    engine.append("index")
+    async with working(engine, valkey.url):
+        await eventually(engine.all_applied)
+    assert failures
 
 
 async def test_a_broken_index_does_not_hold_up_the_others(valkey: EmbeddedValkey) -> None:

@@ -21,7 +21,7 @@ Let an append finish at time A; its ring comes later. Claim: some drain reads th
   So its acquire, and with it the case above, comes after the front end's GET, which is after A.
 
 Tokens are random, the first one too: after FLUSHALL a counter, or a fixed beginning, would come back to ids that arq may still be
-running, and arq breaks when it meets one twice.
+running, and arq breaks when it meets one twice. (A wipe just between GET and enqueue can still do that; workers survive it.)
 What breaks the protocol (a worker killed with the lease, a wipe between two steps) leaves a backlog without a holder, and the
 sweep of every worker finds that by looking at the store. tests/doorbell/ checks all this by running every interleaving.
 """
