@@ -14,7 +14,7 @@ import structlog
 from arq.connections import ArqRedis
 
 from upwell.doorbell.keys import lease_key, swept_key
-from upwell.doorbell.lease import begin_generation, enqueue_drain
+from upwell.doorbell.lease import begin_generation, drain_waits, enqueue_drain
 from upwell.errors import UpwellError
 from workers.engine import Drainable
 
@@ -28,7 +28,7 @@ class Sweep:
         self._engine = engine
         self._executor = executor
         self._interval_s = interval_s
-        #: Indexes that had a backlog and no holder at the last look: a bell may just be ringing for the others.
+        #: Indexes that had a backlog, no holder and no job that waits its turn, at the last look: a bell may just be ringing.
         self._suspects: frozenset[str] = frozenset()
 
     async def run(self, redis: ArqRedis) -> None:
@@ -62,4 +62,8 @@ class Sweep:
         except UpwellError as error:
             log.error("sweep failed", error=str(error))
             return []
-        return [index_id for index_id in backlogged if not await redis.exists(lease_key(index_id))]
+        return [
+            index_id
+            for index_id in backlogged
+            if not await redis.exists(lease_key(index_id)) and not await drain_waits(redis, index_id)
+        ]

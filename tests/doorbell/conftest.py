@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.valkey_server import server
 from upwell.doorbell.embedded import EmbeddedValkey
 from upwell.doorbell.keys import PERMANENT
+
+__all__ = ["server", "valkey"]
 
 
 @pytest.fixture

@@ -24,11 +24,14 @@ SCHEMES = ("redis://", "rediss://", "unix://")
 
 def redis_settings(url: str) -> RedisSettings:
     """arq's settings for an address. Raises Invalid for one that is no Redis address."""
+    # The address is not repeated: it may hold a password.
     if not url.startswith(SCHEMES):
-        raise Invalid("the address of Redis must begin with redis://, rediss:// or unix://", redis=url)
-    return replace(
-        RedisSettings.from_dsn(url), conn_timeout=int(CONNECT_S), conn_retries=1, conn_retry_delay=0
-    )
+        raise Invalid("the address of Redis must begin with redis://, rediss:// or unix://")
+    try:
+        parsed = RedisSettings.from_dsn(url)
+    except ValueError:
+        raise Invalid("the address of Redis must have a number for its port and its database") from None
+    return replace(parsed, conn_timeout=int(CONNECT_S), conn_retries=1, conn_retry_delay=0)
 
 
 def connect(url: str) -> ArqRedis:
@@ -39,12 +42,15 @@ def connect(url: str) -> ArqRedis:
         socket_timeout=COMMAND_S,
         **({} if url.startswith("unix://") else {"socket_connect_timeout": CONNECT_S}),
     )
-    return ArqRedis(
+    redis = ArqRedis(
         connection_pool=pool,
         job_serializer=serialize,
         job_deserializer=deserialize,
         default_queue_name=DRAIN_QUEUE,
     )
+    # A client leaves a pool that it was given open, unless told that it is its own: its sockets would stay.
+    redis.auto_close_connection_pool = True
+    return redis
 
 
 def serialize(job: dict[str, Any]) -> bytes:

@@ -23,7 +23,8 @@ Let an append finish at time A; its ring comes later. Claim: some drain reads th
 Tokens are random, the first one too: after FLUSHALL a counter, or a fixed beginning, would come back to ids that arq may still be
 running, and arq breaks when it meets one twice. (A wipe just between GET and enqueue can still do that; workers survive it.)
 What breaks the protocol (a worker killed with the lease, a wipe between two steps) leaves a backlog without a holder, and the
-sweep of every worker finds that by looking at the store. tests/doorbell/ checks all this by running every interleaving.
+sweep of every worker finds that by looking at the store. It leaves alone what waits its turn (``drain_waits``): ringing for that
+would make a long queue longer. tests/doorbell/ checks all this by running every interleaving.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ from enum import IntEnum
 from typing import cast
 
 from arq.connections import ArqRedis
+from arq.constants import in_progress_key_prefix, job_key_prefix
 
 from upwell.doorbell.keys import (
     DRAIN_JOB,
+    DRAIN_QUEUE,
     GENERATION_TTL_S,
     KNOCK_TTL_S,
     drain_job_id,
@@ -99,6 +102,23 @@ async def enqueue_drain(redis: ArqRedis, index_id: str) -> bool:
     return (
         await redis.enqueue_job(DRAIN_JOB, index_id, _job_id=drain_job_id(index_id, generation)) is not None
     )
+
+
+async def drain_waits(redis: ArqRedis, index_id: str) -> bool:
+    """Is a drain of the current generation queued with nobody at it? Then it runs when its turn comes, however long the queue.
+
+    False for one that is in progress: its worker may be dead, and arq would keep it from others for minutes.
+    """
+    generation = await redis.get(generation_key(index_id))
+    if generation is None:
+        return False
+    name = drain_job_id(index_id, generation.decode())
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.zscore(DRAIN_QUEUE, name)
+        pipe.exists(job_key_prefix + name)
+        pipe.exists(in_progress_key_prefix + name)
+        place, body, in_progress = await pipe.execute()
+    return place is not None and bool(body) and not in_progress
 
 
 async def begin_generation(redis: ArqRedis, index_id: str) -> None:

@@ -7,7 +7,6 @@ something.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass
 import orjson
 import structlog
 from arq.connections import ArqRedis
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from upwell.doorbell.connection import connect
@@ -27,7 +27,7 @@ RETRY_S = 0.05
 RETRY_MAX_S = 2.0
 #: A hint is not worth more waiting than this.
 HINT_S = 0.25
-#: A silent channel is asked for signs of life this often.
+#: A silent channel is asked for a sign of life after this, and given up if it stays silent for as long again.
 PING_S = 5.0
 
 
@@ -100,16 +100,31 @@ class Notices:
     async def _listen(self) -> None:
         async with self._redis.pubsub() as channel:
             await channel.subscribe(COMMITTED_CHANNEL)
-            await channel.get_message(timeout=PING_S)
+            if await channel.get_message(timeout=PING_S) is None:
+                raise RedisConnectionError("no answer to SUBSCRIBE")
             self.connected = True
-            self._on_reconnect()
+            self._tell(self._on_reconnect)
+            asked = False
             while True:
                 message = await channel.get_message(ignore_subscribe_messages=True, timeout=PING_S)
+                if message is None and asked:
+                    # A host that vanished, or a frozen server: the connection alone would look well for minutes.
+                    raise RedisConnectionError("no answer to PING")
+                asked = message is None
                 if message is None:
                     await channel.ping()
                 elif message["type"] == "message":
                     self._hear(message["data"])
 
     def _hear(self, data: bytes) -> None:
-        with contextlib.suppress(orjson.JSONDecodeError, TypeError, KeyError):
-            self._on_notice(Notice(**orjson.loads(data)))
+        try:
+            notice = Notice(**orjson.loads(data))
+        except (orjson.JSONDecodeError, TypeError):
+            return  # of another version, or not ours
+        self._tell(self._on_notice, notice)
+
+    def _tell(self, listener: Callable[..., None], *what: Notice) -> None:
+        try:
+            listener(*what)
+        except Exception:  # a listener's mistake must not make us deaf to all that follows
+            log.exception("notice not taken")

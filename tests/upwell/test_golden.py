@@ -1,0 +1,85 @@
+"""Stores that earlier versions wrote must stay readable: each folder of golden/ is one, as it lay on disk.
+
+``python -m tests.upwell.test_golden FOLDER`` writes another, for a new format; those that are there are never written again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.making import Client, HandClock, contents, delete, drain, insert, make_engine, make_index, upsert
+from upwell.catalog.names import NewIndex
+from upwell.catalog.tokens import Access
+from upwell.log import writer as writer_module
+from upwell.outcome import State
+from upwell.shard.metric import Metric
+
+GOLDEN = Path(__file__).parent / "golden"
+#: Of the token that the golden stores know.
+TOKEN = "golden-token.txt"
+EXPECTED = {
+    (None, "b"): ([0.0, 2.5], {"k": [1, "é"]}),
+    ("n", "c"): ([-1.0, 3.4028234663852886e38], None),
+    (None, "d"): ([0.125, 0.25], {}),
+}
+
+
+def write_golden(folder: Path) -> None:
+    """A store with an object of every kind in it."""
+    engine = make_engine(folder)
+    index = make_index(engine, "golden", metric=Metric.COSINE)
+    client = Client(index)
+    client.append(insert(("a", (1, 0)), ("b", (0, 2.5), None, {"k": [1, "é"]}), ("x", (1, 1)), ("y", (1, 1))))
+    drain(engine, index)
+    client.append(upsert(("c", (-1, 3.4028234663852886e38), "n")), delete("a"))
+    drain(engine, index)
+    client.append(delete("x", "y"))
+    drain(engine, index)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer_module, "INLINE_BYTES_MAX", 0)
+        client.append(upsert(("d", (0.125, 0.25), None, {})))
+    engine.catalog.delete("default", "golden")
+    make_index(engine, "golden")
+    engine.catalog.create("default", make_new("gone"))
+    engine.catalog.delete("default", "gone")
+    token, _ = engine.tokens.issue(name="g", account="*", index="*", access=Access.READ, lasts=None)
+    (folder / TOKEN).write_text(f"{token}\n{index.record.id}\n")
+
+
+def make_new(name: str) -> NewIndex:
+    return NewIndex(name=name, description="gone", dimensions=2, metric=Metric.EUCLIDEAN, shards=1)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
+def test_a_store_of_an_earlier_format_is_read_and_goes_on(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    shutil.copytree(GOLDEN / name, folder)
+    token, index_id = (folder / TOKEN).read_text().split()
+    clock = HandClock()
+    clock.pass_s(timedelta(days=365).total_seconds())
+    engine = make_engine(folder, clock=clock)
+    assert engine.tokens.grant_of(token).access is Access.READ
+    assert [record.name for record in engine.catalog.list("default")] == ["golden"]
+    index = engine._open(engine.catalog.record(index_id))
+    assert index.head.refresh().applied_through == 3
+    assert index.has_backlog()
+    waiting = index.log.read(4)
+    assert waiting.mutations[0].payload is not None
+    while index.applier.apply_batch(lambda: True):
+        pass
+    assert contents(index) == EXPECTED
+    results = [outcome.result for outcome in reversed(index.outcomes.recent(10))]
+    assert [(r.inserted, r.replaced, r.deleted) for r in results if r] == [
+        (4, 0, 0), (1, 0, 0), (0, 0, 1), (0, 0, 2), (1, 0, 0),
+    ]  # fmt: skip
+    assert all(outcome.state is State.VISIBLE for outcome in index.outcomes.recent(10))
+    assert index.outcomes.last_applied(index.head.refresh()) is not None
+
+
+if __name__ == "__main__":
+    write_golden(Path(sys.argv[1]))
