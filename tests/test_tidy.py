@@ -21,6 +21,8 @@ VAGUE = {"util", "utils", "helper", "helpers", "common", "misc"}
 UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME)\b")
 SOMEONES_HOME = re.compile(r"(?<![\w.$}])/(home|Users)/\w+/|(?<![\w.$}])/[r]oot/")
 CLIENT_VARIABLES = {"UPWELL_URL", "UPWELL_TOKEN", "UPWELL_ACCOUNT", "UPWELL_PORT"}
+#: Folders that hold no text of ours: caches, and stores as they lay on disk.
+NOT_TEXT = {"__pycache__", "golden"}
 BINARY = {
     ".pyc",
     ".png",
@@ -50,7 +52,7 @@ def text_files() -> Iterator[Path]:
     yield from sorted(path for path in ROOT.iterdir() if is_text(path) and path.name not in NOT_OURS)
     for folder in sorted(FOLDERS):
         for path in sorted((ROOT / folder).rglob("*")):
-            if is_text(path) and "__pycache__" not in path.parts:
+            if is_text(path) and not NOT_TEXT.intersection(path.parts):
                 yield path
 
 

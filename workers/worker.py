@@ -29,6 +29,7 @@ from upwell.clock import Clock
 from upwell.doorbell.connection import connect, deserialize, serialize
 from upwell.doorbell.ending import end
 from upwell.doorbell.keys import DRAIN_JOB, DRAIN_QUEUE
+from upwell.errors import UpwellError
 from upwell.settings import Settings
 from workers.collect import Collecting
 from workers.drain import Drainer
@@ -76,6 +77,9 @@ class WorkerProcess:
             began = asyncio.get_running_loop().time()
             try:
                 await self._run_once()
+            except UpwellError:
+                # An address that is none: no pause will mend it.
+                raise
             except Exception as error:
                 expected = isinstance(error, RedisError | OSError)
                 if asyncio.get_running_loop().time() - began > RETRY_MAX_S:

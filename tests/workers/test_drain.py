@@ -120,7 +120,7 @@ async def test_who_loses_the_race_for_a_commit_looks_again(
     drainer: Drainer, engine: FakeEngine, redis: ArqRedis
 ) -> None:
     """Two holders, as after a pause longer than the lease: the commit decides, each position is applied once."""
-    engine.apply_s = 0.2
+    engine.apply_s = 1.0
     for _ in range(2 * BATCH):
         engine.append("a1")
     draining = asyncio.create_task(drainer.drain(redis, "a1"))
