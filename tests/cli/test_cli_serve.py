@@ -99,6 +99,7 @@ def test_the_ready_line_the_token_and_the_titles(tmp_path: Path) -> None:
         kept = tmp_path / "data" / "admin-token"
         assert serving.lines[1] == f"token: {kept.read_text().strip()}"
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+        parts: dict[str, list[int]] = {}
         # A worker may still be starting when the front end is ready; its title is its own to set.
         for _ in until(20):
             parts = serving.parts()
