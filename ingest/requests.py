@@ -10,7 +10,7 @@ from aiohttp import web
 from upwell.errors import Invalid, TooLarge, Unauthenticated
 
 
-async def read_body(request: web.Request, bytes_max: int) -> bytearray:
+async def read_body(request: web.Request, bytes_max: int) -> bytes:
     """The body as sent (still compressed, if it is). Raises TooLarge as soon as it is known to be, Invalid if cut short.
 
     Counted while it streams in, so memory is bounded by ``bytes_max`` whatever the client declares.
@@ -18,15 +18,16 @@ async def read_body(request: web.Request, bytes_max: int) -> bytearray:
     declared = request.content_length
     if declared is not None and declared > bytes_max:
         raise TooLarge(f"the request body has {declared} bytes; at most {bytes_max} are allowed")
-    body = bytearray()
+    chunks, size = [], 0
     try:
         async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > bytes_max:
+            chunks.append(chunk)
+            size += len(chunk)
+            if size > bytes_max:
                 raise TooLarge(f"the request body has more than the {bytes_max} bytes allowed")
     except (web.RequestPayloadError, ConnectionResetError) as error:
         raise Invalid("the request body ended before it was complete") from error
-    return body
+    return b"".join(chunks)
 
 
 def bearer_token(request: web.Request) -> str:

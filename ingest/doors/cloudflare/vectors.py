@@ -64,6 +64,8 @@ async def _upload(request: web.Request, operation: Operation) -> web.Response:
             body, content_type=content_type, content_encoding=encoding, operation=operation, rules=rules
         )
     )
+    # Let go of before the wait for the disk: it may be large, and others may be uploading.
+    body = b""
     accepted = await ops.append(index, changeset)
     return success({"mutationId": accepted.mutation_id}, _discarded(changeset))
 
