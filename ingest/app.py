@@ -39,6 +39,7 @@ def assemble(engine: Engine, redis_url: str) -> Parts:
         on_notice=lambda notice: visibility.notice(notice.index_id),
         on_reconnect=visibility.notice_all,
     )
+    visibility.told = lambda: notices.connected
     return Parts(engine, Bell(redis_url), visibility, notices)
 
 

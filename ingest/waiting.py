@@ -1,19 +1,22 @@
 """Waiting for visibility: wake when a notice says that an index moved on, and look for ourselves now and then.
 
 A notice only ever wakes; what is believed is the manifest in the store. With Redis away nothing wakes us, and looking
-every POLL_S still finds what there is.
+every POLL_S still finds what there is. After an interruption of notices everybody is woken.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 
 from upwell.clock import Clock
 from upwell.engine import Index
 
-#: How long a waiter sleeps at most between looks of its own.
+#: How long a waiter sleeps at most between looks of its own: while nobody would tell it, and while notices come in. A thousand
+#: waiters then cost the store some hundred looks a second, and not thousands.
 POLL_S = 0.25
+POLL_TOLD_S = 5.0
 
 
 class Visibility:
@@ -21,6 +24,8 @@ class Visibility:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        #: Do notices come in just now? Asked by each waiter before it sleeps.
+        self.told: Callable[[], bool] = lambda: False
         self._moved: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         #: Is the front end stopping? Then nobody waits any longer.
         self.closed = False
@@ -56,7 +61,7 @@ class Visibility:
             if left <= 0 or self.closed:
                 return False
             try:
-                async with asyncio.timeout(min(left, POLL_S)):
+                async with asyncio.timeout(min(left, POLL_TOLD_S if self.told() else POLL_S)):
                     await moved.wait()
             except TimeoutError:
                 continue
