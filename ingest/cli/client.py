@@ -58,6 +58,8 @@ class Client:
     def __init__(self, url: str, token: str | None, account: str) -> None:
         self.url = url.rstrip("/")
         self.account = account
+        #: Did the service ever answer us? If not, there is nothing to wait for.
+        self._reached = False
         self._headers = {"Authorization": f"Bearer {token or _kept_token()}"}
 
     async def __aenter__(self) -> Self:
@@ -77,7 +79,7 @@ class Client:
     async def call(
         self, method: str, path: str, *, json: Any = None, ndjson: bytes | None = None
     ) -> Answered:
-        """One call, tried again while the service is away or busy. Raises ServerSaid or Unavailable.
+        """One call, tried again while the service is away or busy, if it ever answered. Raises ServerSaid or Unavailable.
 
         What we send may be sent twice: an upsert, a delete and a read come to the same.
         """
@@ -89,7 +91,7 @@ class Client:
                 if left == 0 or error.status not in RETRIED:
                     raise
             except (aiohttp.ClientConnectionError, TimeoutError) as error:
-                if left == 0:
+                if left == 0 or not self._reached:
                     raise Unavailable(
                         f"no service answers at {self.url}; is one running (make serve)?"
                     ) from error
@@ -103,6 +105,7 @@ class Client:
         async with self._session.request(
             method, self.url + path, json=json, data=data, headers=headers
         ) as answer:
+            self._reached = True
             try:
                 envelope = await answer.json(content_type=None)
                 errors = envelope["errors"]

@@ -87,6 +87,11 @@ def test_what_cannot_work_is_said_in_a_sentence(upwell: CliRunner, tmp_path: Pat
     assert "sparse indexes are not there yet" in str(sparse.exception)
 
 
+def test_nobody_there_is_said_at_once() -> None:
+    alone = CliRunner(env={"UPWELL_URL": "http://127.0.0.1:9", "UPWELL_TOKEN": TOKEN})
+    assert "no service answers at http://127.0.0.1:9" in str(alone.invoke(app, ["demo"]).exception)
+
+
 def test_a_token_works_for_what_it_is_for(service: Service, upwell: CliRunner) -> None:
     ran(upwell.invoke(app, ["index", "create", "guarded", "--dimensions", "2"]))
     made = upwell.invoke(
