@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
+import structlog
+
 from upwell.catalog.names import Catalog
 from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Tokens
 from upwell.clock import Clock, SystemClock
-from upwell.errors import NotFound
+from upwell.errors import Corrupt, NotFound
 from upwell.garbage import Collected, Collector, DeadIndexes
 from upwell.log.reader import LogReader
 from upwell.log.writer import LogWriter
@@ -25,6 +27,8 @@ from upwell.shard.apply import Applied, Applier, BatchLimits
 from upwell.shard.newest import NewestView
 from upwell.shard.view import ViewOpener
 from upwell.store import Store, open_store
+
+log = structlog.get_logger()
 
 
 class Index:
@@ -126,8 +130,12 @@ class Engine:
         Ceiling: some ten thousand indexes a store; beyond, the doorbell's word would have to narrow the search.
         """
         for record in self.catalog.everything():
-            if self.has_backlog(record.id):
-                yield record.id
+            try:
+                if self.has_backlog(record.id):
+                    yield record.id
+            except Corrupt as error:
+                # One damaged index must not keep the others from being swept.
+                log.error("index cannot be read", index=record.id, error=str(error))
 
     def live_indexes(self) -> list[str]:
         """Identities of all indexes that have a name."""
@@ -153,7 +161,7 @@ class Engine:
     def collect_dead_indexes(self) -> int:
         """Delete indexes that have had no name for a grace period; returns how many. For one thread at a time."""
         self.forget_dead()
-        return self._dead.collect(set(self.live_indexes()))
+        return self._dead.collect(self.catalog.identities())
 
     def forget_dead(self) -> set[str]:
         """Let go of what is open of indexes that lost their name, so that their files can leave the disk; returns which."""

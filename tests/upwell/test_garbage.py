@@ -8,7 +8,7 @@ import pytest
 
 from tests.making import Client, HandClock, contents, delete, drain, make_engine, make_index, prepared, upsert
 from upwell.engine import Engine, Index
-from upwell.errors import Fenced, NotFound, Unavailable
+from upwell.errors import Corrupt, Fenced, NotFound, Unavailable
 from upwell.outcome import State
 
 GRACE_S = 100.0
@@ -168,6 +168,28 @@ def test_a_writer_that_slept_with_its_payload_does_not_acknowledge(
     drain(engine, wide)
     assert wide.outcomes.of(after[0]).state is State.VISIBLE
     assert [failure.position for failure in wide.head.refresh().failures] == [1]
+
+
+@pytest.mark.parametrize("damaged", ["record", "event"])
+def test_a_damaged_index_is_not_taken_for_a_dead_one(
+    engine: Engine, index: Index, clock: HandClock, damaged: str
+) -> None:
+    Client(index).append(upsert(("a", (1, 1))))
+    store = engine.settings.data / "store"
+    path = (
+        store / index.record.folder / "record"
+        if damaged == "record"
+        else store / f"catalog/default/index/{1:020d}"
+    )
+    path.write_bytes(path.read_bytes()[:70])
+    other = make_engine(engine.settings.data, clock=clock, grace_s=GRACE_S)
+    for _ in range(4):
+        try:
+            assert other.collect_dead_indexes() == 0
+        except Corrupt:
+            assert damaged == "event"
+        clock.pass_s(GRACE_S)
+    assert len(objects(engine, index, "log")) == 1
 
 
 def test_a_dead_index_goes_whole_and_its_successor_stays(

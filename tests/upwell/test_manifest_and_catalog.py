@@ -208,6 +208,18 @@ def test_a_name_made_again_is_another_index(engine: Engine, index: Index) -> Non
     assert engine.forget_dead() in ({index.record.id}, set())
 
 
+@pytest.mark.parametrize("damaged", ["record", f"manifest/{1:020d}"])
+def test_one_damaged_index_does_not_hold_up_the_others(tmp_path: Path, damaged: str) -> None:
+    engine = make_engine(tmp_path)
+    indexes = [make_index(engine, name) for name in ("first", "second", "third")]
+    for index in indexes:
+        Client(index).append(upsert(("a", (1, 1))))
+    path = tmp_path / "store" / indexes[1].record.folder / damaged
+    path.write_bytes(path.read_bytes()[:70])
+    fresh = make_engine(tmp_path)
+    assert list(fresh.backlogged()) == [indexes[0].record.id, indexes[2].record.id]
+
+
 def test_of_many_who_create_a_name_one_does(tmp_path: Path) -> None:
     engines = [make_engine(tmp_path) for _ in range(6)]
 

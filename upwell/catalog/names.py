@@ -13,15 +13,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import structlog
+
 from upwell.catalog.record import IndexRecord, read_record, write_record
 from upwell.clock import Clock
-from upwell.errors import AlreadyExists, Exists, Gone, Invalid, NotFound
+from upwell.errors import AlreadyExists, Corrupt, Exists, Gone, Invalid, NotFound, Unavailable
 from upwell.format import Kind, pack, unpack
 from upwell.ids import new_identity, numbered
 from upwell.manifest import ManifestChain
 from upwell.shard.keys import KeyScope
 from upwell.shard.metric import Metric
 from upwell.store import Store
+
+log = structlog.get_logger()
 
 #: What may be a piece of a path. Doors allow less, each by its vendor's rules.
 NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,254}")
@@ -58,8 +62,9 @@ class Catalog:
         self._records: dict[str, IndexRecord] = {}
 
     def create(self, account: str, new: NewIndex) -> IndexRecord:
-        """Make an index, empty and at version 1, and give it its name. Raises Exists or Invalid."""
+        """Make an index, empty and at version 1, and give it its name. Raises Exists, Invalid or Unavailable."""
         folder = _folder(account, new.name)
+        began_at = self._clock.monotonic()
         last = self._newest_event(account, new.name)
         if last is not None and last.kind == "created":
             raise Exists("an index of this name exists", name=new.name)
@@ -77,6 +82,9 @@ class Catalog:
         )
         write_record(self._store, record)
         ManifestChain(self._store, record.folder, self._clock, self._grace_s).begin(record.id, record.shards)
+        if self._clock.monotonic() - began_at > self._grace_s / 2:
+            # What has no name for so long may be collected as a dead index.
+            raise Unavailable("the index took too long to make; try again")
         event = _Event(last.generation + 1 if last else 1, "created", record.id)
         try:
             self._write_event(folder, event)
@@ -117,9 +125,29 @@ class Catalog:
                 continue
 
     def everything(self) -> Iterator[IndexRecord]:
-        """Every index of every account. One look per name: for sweeps, not for requests."""
+        """Every index of every account. One look per name: for sweeps, not for requests.
+
+        One that is damaged is left out, and said in the log: the others must go on.
+        """
         for account in self._store.list("catalog"):
-            yield from self.list(account)
+            for name in self._store.list(f"catalog/{account}"):
+                try:
+                    yield self.find(account, name)
+                except NotFound:
+                    continue
+                except Corrupt as error:
+                    log.error("index cannot be read", account=account, name=name, error=str(error))
+
+    def identities(self) -> set[str]:
+        """The identities that names stand for now. Raises Corrupt if that cannot be told of any name: whoever deletes what
+        has no name must not take a damaged one for none."""
+        found = set()
+        for account in self._store.list("catalog"):
+            for name in self._store.list(f"catalog/{account}"):
+                event = self._newest_event(account, name)
+                if event is not None and event.kind == "created":
+                    found.add(event.index_id)
+        return found
 
     def record(self, index_id: str) -> IndexRecord:
         """The record of an identity, whether it still has its name or not. Raises NotFound."""
