@@ -119,6 +119,8 @@ def unpack(data: memoryview, kind: Kind) -> Box:
         raise Corrupt("an object does not begin as ours do")
     if found != kind:
         raise Corrupt("an object is of another kind", expected=kind.name, got=found)
+    if version == 0:
+        raise Corrupt("an object has a format that was never written", kind=kind.name)
     if version > VERSION[kind]:
         raise Corrupt(
             f"this {kind.name} has format {version} and this Upwell knows formats up to {VERSION[kind]}: upgrade it"

@@ -94,10 +94,10 @@ class Outcomes:
         manifest = self._head.refresh()
         found: list[Outcome] = []
         for position in range(self._log.tail(manifest.applied_through), manifest.applied_through, -1):
-            places = range(len(self._log.read(position).mutations))
+            places = range(len(self._log.read(position).mutations))[-(limit - len(found)) :]
             found += [self._outcome_at(Receipt(position, place), manifest) for place in reversed(places)]
             if len(found) >= limit:
-                return found[:limit]
+                return found
         version = manifest.version
         while len(found) < limit and (applied := self._applied_by(version, manifest)) is not None:
             found += reversed(applied)

@@ -6,6 +6,7 @@ comparing is left to the hash, which gives timing nothing to tell. Revoking adds
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -16,7 +17,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from upwell.clock import Clock
-from upwell.errors import Forbidden, NotFound, Unauthenticated
+from upwell.errors import AlreadyExists, Forbidden, NotFound, Unauthenticated
 from upwell.format import Kind, pack, unpack
 from upwell.ids import new_identity
 from upwell.store import Store
@@ -96,7 +97,7 @@ class Tokens:
         digest = _hash(token)
         if not self._store.exists(f"token/{digest}"):
             raise NotFound("there is no such token")
-        if not self._store.exists(f"revoked/{digest}"):
+        with contextlib.suppress(AlreadyExists):
             self._store.create(f"revoked/{digest}", *pack(Kind.TOKEN, {"at": self._clock.now().isoformat()}))
 
     def grant_of(self, token: str) -> Grant:

@@ -7,7 +7,8 @@ The dead zone. Create-if-absent is a referee only while the old object exists: a
 an entry at a position that was applied *and swept*, where no drain will ever look. So a position is trusted only for
 half the grace period that the sweeper leaves applied entries alone; when more time than that passed between knowing
 the position to be free and holding the finished create, the manifest is asked, and an entry that turns out to lie at or
-below ``applied_through`` is never acknowledged.
+below ``applied_through`` is never acknowledged. A lost race renews no trust: the position after one that is taken may have
+been taken, applied and swept as long ago.
 """
 
 from __future__ import annotations
@@ -78,22 +79,23 @@ class LogWriter:
                 )
             except AlreadyExists:
                 lost += 1
-                self._expect(None if lost % LOST_RACES_BEFORE_PROBING == 0 else position + 1, tried_at)
+                following = None if lost % LOST_RACES_BEFORE_PROBING == 0 else position + 1
+                self._expect(following, self._known_free_at)
                 continue
             self._refuse_dead_zone(position)
             self._expect(position + 1, tried_at)
             return position
 
     def _free_position(self) -> int:
-        if self._next is None:
-            looked_at = self._clock.monotonic()
+        looked_at = self._clock.monotonic()
+        if self._next is None or looked_at - self._known_free_at > self._trust_s:
             self._expect(self._reader.tail(self._applied_through()) + 1, looked_at)
         assert self._next is not None
         return self._next
 
     def _expect(self, position: int | None, known_free_at: float) -> None:
-        """Try ``position`` next. It was free at ``known_free_at`` or was taken later: its predecessor existed then, and
-        the sweeper goes upwards, so it had not been swept."""
+        """Try ``position`` next. At ``known_free_at`` nobody had taken it: it, or one before it, was free then, and the
+        numbering is dense. So whoever took it since, it cannot have been swept before a grace period has passed."""
         self._next = position
         self._known_free_at = known_free_at
 

@@ -23,17 +23,13 @@ class ManifestHead:
         self._trust_s = grace_s / 2
         self._lock = threading.Lock()
         self._newest: Manifest | None = None
+        #: When that was last known to be the newest: monotonic seconds, taken before the look.
         self._seen_at = 0.0
 
     @property
     def seen(self) -> Manifest | None:
         """The newest manifest seen so far, without looking."""
         return self._newest
-
-    @property
-    def seen_at(self) -> float:
-        """When ``seen`` was last known to be the newest: monotonic seconds, taken before the look."""
-        return self._seen_at
 
     def refresh(self) -> Manifest:
         """Look, and return the newest manifest. Raises NotFound, Unavailable or Corrupt."""

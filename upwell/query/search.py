@@ -18,6 +18,9 @@ from upwell.shard.keys import Rows
 from upwell.shard.metric import Metric, closeness, searchable
 from upwell.shard.view import LiveSegment, View
 
+#: FAISS is asked for this many more than wanted: it orders near-equals by float32 and equals by row, we by float64 and id.
+#: Beyond this many equals at the last place, which of them are answered is up to their rows.
+SPARE = 64
 #: With fewer rows left than this, or a smaller share of the segment than SCANNED_SHARE, rows are compared one by one.
 SCANNED_ROWS = 256
 SCANNED_SHARE = 0.1
@@ -75,17 +78,27 @@ def _candidates(
     if left == 0:
         return np.empty(0, np.int64)
     if selected is not None and (left <= max(count, SCANNED_ROWS) or left < SCANNED_SHARE * segment.rows):
-        rows = np.flatnonzero(selected)
-        near = closeness(metric, query, segment.vectors[rows])
-        return rows[np.argsort(-near, kind="stable")[:count]]
+        return _scanned(live, metric, query, count, np.flatnonzero(selected))
     parameters = None
     if selected is not None:
         bits = np.packbits(selected, bitorder="little")
         selector = faiss.IDSelectorBitmap(bits)
         parameters = faiss.SearchParameters(sel=selector)
     wanted = searchable(metric, query[None, :])
-    _, rows = segment.index.search(wanted, min(count, left), params=parameters)
-    return np.asarray(rows[0][rows[0] >= 0], dtype=np.int64)
+    distances, rows = segment.index.search(wanted, min(count + SPARE, left), params=parameters)
+    if (rows[0] < 0).any() or not np.isfinite(distances[0]).all():
+        # Values so large that float32 overflows, for which FAISS leaves rows out.
+        every = np.arange(segment.rows) if selected is None else np.flatnonzero(selected)
+        return _scanned(live, metric, query, count, every)
+    return np.asarray(rows[0], dtype=np.int64)
+
+
+def _scanned(
+    live: LiveSegment, metric: Metric, query: npt.NDArray[np.float32], count: int, rows: Rows
+) -> Rows:
+    """The ``count`` closest of ``rows``, compared one by one, and SPARE more."""
+    near = closeness(metric, query, live.segment.vectors[rows])
+    return rows[np.argsort(-near, kind="stable")[: count + SPARE]]
 
 
 def _selected(live: LiveSegment, namespace: str | None) -> Mask | None:

@@ -77,8 +77,9 @@ class Applier:
         store failed (with the outcome unknown: look again), Corrupt when the index itself cannot be read.
         """
         with self._lock:
+            # Before the look, and our own: the head's may be renewed by another thread for a version newer than our view.
+            known_newest_at = self._clock.monotonic()
             view = self._newest.get()
-            known_newest_at = self._newest.head.seen_at
             batch = self._read_batch(view.manifest.applied_through)
             if not batch:
                 return None

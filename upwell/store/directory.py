@@ -89,7 +89,10 @@ class DirectoryStore:
         with _translated(folder):
             if path.exists():
                 shutil.rmtree(path)
-        self._known_folders = {known for known in self._known_folders if not known.is_relative_to(path)}
+        # Copied first: other threads add to it meanwhile.
+        for known in self._known_folders.copy():
+            if known.is_relative_to(path):
+                self._known_folders.discard(known)
 
     def _path(self, key: str) -> Path:
         """The file of ``key``. Names that could leave the folder are a programming error, refused all the same."""
@@ -100,17 +103,23 @@ class DirectoryStore:
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder and its parents durable, once per process: a file in a folder that vanishes is lost too."""
-        if folder in self._known_folders:
-            return
-        missing = []
-        while not folder.exists():
-            missing.append(folder)
+        unknown = []
+        # Above the root is not ours: there, what exists is left as it is.
+        while folder not in self._known_folders and folder != folder.parent:
+            if folder.exists() and not folder.is_relative_to(self.root):
+                break
+            unknown.append(folder)
             folder = folder.parent
-        for path in reversed(missing):
+        for path in reversed(unknown):
             with contextlib.suppress(FileExistsError):
                 path.mkdir()
-            # Also when another process made it: we must not rely on a name that it has not synced yet.
-            _sync_folder(path.parent)
+            # Also when another process made it: it may have died, or be about to die, before it synced the name.
+            try:
+                _sync_folder(path.parent)
+            except PermissionError:
+                # What holds the root may be closed to us; then the root is there because its owner saw to it.
+                if path != self.root:
+                    raise
             self._known_folders.add(path)
 
     def _remove_stale_private_files(self) -> None:
