@@ -94,8 +94,8 @@ class Outcomes:
         manifest = self._head.refresh()
         found: list[Outcome] = []
         for position in range(self._log.tail(manifest.applied_through), manifest.applied_through, -1):
-            places = range(len(self._log.read(position).mutations))[-(limit - len(found)) :]
-            found += [self._outcome_at(Receipt(position, place), manifest) for place in reversed(places)]
+            places = range(len(self._log.read(position).mutations))[::-1][: limit - len(found)]
+            found += [self._outcome_at(Receipt(position, place), manifest) for place in places]
             if len(found) >= limit:
                 return found
         version = manifest.version
