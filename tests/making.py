@@ -145,7 +145,7 @@ def contents(index: Index) -> dict[tuple[str | None, str], tuple[list[float], ob
             namespaces = [None] * len(rows) if taken.namespaces is None else taken.namespaces.to_pylist()
             metadata = [None] * len(rows) if taken.metadata is None else taken.metadata.to_pylist()
             for name, space, values, data in zip(
-                taken.ids.to_pylist(), namespaces, taken.vectors.tolist(), metadata, strict=True
+                taken.ids.to_pylist(), namespaces, taken.vectors.read().tolist(), metadata, strict=True
             ):
                 assert (space, name) not in found
                 found[space, name] = (values, None if data is None else orjson.loads(data))

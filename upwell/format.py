@@ -24,9 +24,9 @@ from typing import Any
 
 import orjson
 import xxhash
-from typing_extensions import Buffer
 
 from upwell.errors import Corrupt
+from upwell.streamed import Part, chunks_of
 
 MAGIC = b"UPWELL\r\n"
 ALIGNMENT = 64
@@ -48,7 +48,7 @@ class Kind(IntEnum):
 
 
 #: The newest version of each kind that this code writes and reads.
-VERSION = dict.fromkeys(Kind, 1)
+VERSION = dict.fromkeys(Kind, 1) | {Kind.SEGMENT: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +81,20 @@ class Box:
         return view
 
 
-def pack(
-    kind: Kind, meta: dict[str, Any], sections: Sequence[tuple[str, Sequence[Buffer]]] = ()
-) -> list[Buffer]:
-    """Lay out an object: the parts to be written one after the other. A section may come in several parts."""
+def pack(kind: Kind, meta: dict[str, Any], sections: Sequence[tuple[str, Sequence[Part]]] = ()) -> list[Part]:
+    """Lay out an object: the parts to be written one after the other. A section may come in several parts.
+
+    A streamed part is read here for its checksum, and once more when it is written.
+    """
     table: list[tuple[str, int, int]] = []
-    body: list[Buffer] = []
+    body: list[Part] = []
     for name, parts in sections:
         digest, length = xxhash.xxh3_64(), 0
         for part in parts:
-            view = memoryview(part).cast("B")
-            digest.update(view)
-            length += view.nbytes
-            body.append(view)
+            for chunk in chunks_of(part):
+                digest.update(chunk)
+                length += chunk.nbytes
+            body.append(part)
         body.append(bytes(-length % ALIGNMENT))
         table.append((name, length, digest.intdigest()))
     header = _header_of(meta, table)

@@ -38,7 +38,10 @@ from upwell.shard.deletions import decode_deletions, encode_deletions
 from upwell.shard.keys import KeyScope, find_hashes, hash_keys, keys_of, shard_of
 from upwell.shard.merge import FOLDED_BYTES_MAX, to_fold
 from upwell.shard.metric import Metric, closeness, searchable
-from upwell.shard.segment import Segment, SegmentRows, encode_segment
+from upwell.shard.rows import SegmentRows
+from upwell.shard.segment import Segment, encode_segment
+from upwell.shard.vectors import Vectors
+from upwell.streamed import joined
 
 SMALL = settings(max_examples=60, deadline=None)
 
@@ -64,13 +67,13 @@ def test_every_equal_hash_is_a_candidate(hashes: list[int], wanted: list[int]) -
 def test_keys_of_namespaces_never_run_into_one_another() -> None:
     ids = pa.array(["a", "ab", "a", "b"], pa.utf8())
     spaces = pa.array([None, "", "b", "ba"], pa.utf8())
-    assert len(set(keys_of(ids, spaces, KeyScope.NAMESPACE))) == 4
+    assert len(set(keys_of(ids, spaces, KeyScope.NAMESPACE).to_pylist())) == 4
     assert keys_of(ids, None, KeyScope.NAMESPACE)[0] == keys_of(ids, spaces, KeyScope.NAMESPACE)[0]
-    assert keys_of(ids, spaces, KeyScope.INDEX) == [b"a", b"ab", b"a", b"b"]
+    assert keys_of(ids, spaces, KeyScope.INDEX).to_pylist() == [b"a", b"ab", b"a", b"b"]
 
 
 def test_shards_get_about_the_same() -> None:
-    shards = shard_of(hash_keys([f"id-{n}".encode() for n in range(8000)]), 4)
+    shards = shard_of(hash_keys(pa.array([f"id-{n}".encode() for n in range(8000)])), 4)
     assert np.bincount(shards, minlength=4).min() > 1800
 
 
@@ -90,8 +93,8 @@ def test_a_segment_gives_back_what_was_sent_to_the_bit(metric: Metric, unit: boo
         dimensions=5,
     )
     assert sent.vectors is not None
-    rows = SegmentRows(sent.ids, sent.vectors, sent.namespaces, sent.metadata)
-    data = b"".join(bytes(part) for part in encode_segment("s", rows, metric, KeyScope.INDEX))
+    rows = SegmentRows(sent.ids, Vectors.of(sent.vectors), sent.namespaces, sent.metadata)
+    data = joined(encode_segment("s", rows, metric, KeyScope.INDEX)[0])
     segment = Segment(memoryview(data))
     assert segment.vectors.tobytes() == vectors.tobytes()
     assert not segment.vectors.flags.writeable
@@ -100,7 +103,7 @@ def test_a_segment_gives_back_what_was_sent_to_the_bit(metric: Metric, unit: boo
     assert segment.metadata is not None and segment.metadata.equals(sent.metadata)
     assert segment.index.ntotal == 300
     assert np.array_equal(segment.in_namespace("n"), np.arange(300) % 3 > 0)
-    keys = [b"v5", b"nobody", b"v299"]
+    keys = pa.array([b"v5", b"nobody", b"v299"])
     asked, found = segment.find(keys, hash_keys(keys), KeyScope.INDEX)
     assert (asked.tolist(), found.tolist()) == ([0, 2], [5, 299])
     # Unit vectors, and metrics other than cosine, are stored once.
@@ -112,8 +115,8 @@ def test_a_segment_gives_back_what_was_sent_to_the_bit(metric: Metric, unit: boo
 def test_a_damaged_segment_is_never_searched() -> None:
     sent = upsert(("a", (1, 2)), ("b", (3, 4)))
     assert sent.vectors is not None
-    rows = SegmentRows(sent.ids, sent.vectors, None, None)
-    data = bytearray(b"".join(bytes(p) for p in encode_segment("s", rows, Metric.EUCLIDEAN, KeyScope.INDEX)))
+    rows = SegmentRows(sent.ids, Vectors.of(sent.vectors), None, None)
+    data = bytearray(joined(encode_segment("s", rows, Metric.EUCLIDEAN, KeyScope.INDEX)[0]))
     place = bytes(data).index(sent.vectors.tobytes())
     data[place] ^= 1
     with pytest.raises(Corrupt):
@@ -124,7 +127,7 @@ def test_a_damaged_segment_is_never_searched() -> None:
 def test_deletion_vectors_come_back(deleted: set[int]) -> None:
     mask = np.zeros(100, dtype=bool)
     mask[list(deleted)] = True
-    data = memoryview(b"".join(bytes(part) for part in encode_deletions({"s": mask, "other": ~mask})))
+    data = memoryview(joined(encode_deletions({"s": mask, "other": ~mask})))
     assert np.array_equal(decode_deletions(data, "s", 100, len(deleted)), mask)
     with pytest.raises(Corrupt):
         decode_deletions(data, "s", 100, len(deleted) + 1)

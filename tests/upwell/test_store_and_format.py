@@ -17,6 +17,7 @@ from upwell.errors import AlreadyExists, Corrupt, Invalid, NotFound, Unavailable
 from upwell.format import ALIGNMENT, VERSION, Kind, pack, unpack
 from upwell.store import DirectoryStore, open_store
 from upwell.store import directory as directory_module
+from upwell.streamed import joined
 
 
 @pytest.fixture
@@ -167,7 +168,7 @@ CONTENT = st.lists(
 def test_what_is_packed_is_unpacked_and_aligned(
     meta: dict[str, Any], sections: list[tuple[str, list[bytes]]]
 ) -> None:
-    data = b"".join(bytes(part) for part in pack(Kind.SEGMENT, meta, sections))
+    data = joined(pack(Kind.SEGMENT, meta, sections))
     box = unpack(memoryview(data), Kind.SEGMENT)
     assert box.meta == meta
     assert {name: bytes(box.section(name)) for name in box.sections} == {
@@ -179,9 +180,7 @@ def test_what_is_packed_is_unpacked_and_aligned(
 
 @given(data=st.data())
 def test_no_changed_byte_goes_unnoticed(data: st.DataObject) -> None:
-    whole = bytearray(
-        b"".join(bytes(p) for p in pack(Kind.LOG_ENTRY, {"a": 1}, [("x", [b"hello" * 20]), ("y", [b"z"])]))
-    )
+    whole = bytearray(joined(pack(Kind.LOG_ENTRY, {"a": 1}, [("x", [b"hello" * 20]), ("y", [b"z"])])))
     box = unpack(memoryview(bytes(whole)), Kind.LOG_ENTRY)
     covered = [*range(24), *range(64, 64 + int.from_bytes(whole[12:16], "little"))]
     for section in box.sections.values():
@@ -199,7 +198,7 @@ def read_all(data: bytes) -> list[bytes]:
 
 @given(length=st.integers(0, 227))
 def test_a_cut_object_is_noticed(length: int) -> None:
-    whole = b"".join(bytes(p) for p in pack(Kind.LOG_ENTRY, {"a": 1}, [("x", [b"hello" * 20])]))
+    whole = joined(pack(Kind.LOG_ENTRY, {"a": 1}, [("x", [b"hello" * 20])]))
     # What follows is padding, which nothing reads.
     assert len(whole) == 256
     with pytest.raises(Corrupt):
@@ -207,7 +206,7 @@ def test_a_cut_object_is_noticed(length: int) -> None:
 
 
 def test_another_kind_and_a_newer_format_are_refused_with_words() -> None:
-    data = bytearray(b"".join(bytes(p) for p in pack(Kind.TOKEN, {})))
+    data = bytearray(joined(pack(Kind.TOKEN, {})))
     with pytest.raises(Corrupt, match="another kind"):
         unpack(memoryview(bytes(data)), Kind.MANIFEST)
     data[10:12] = (VERSION[Kind.TOKEN] + 1).to_bytes(2, "little")

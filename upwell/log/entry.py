@@ -13,11 +13,11 @@ from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
-from typing_extensions import Buffer
 
 from upwell.changeset import Changeset, Operation, decode_columns, encode_columns
 from upwell.errors import Corrupt, LineProblem, Reason
 from upwell.format import Box, Kind, pack, unpack
+from upwell.streamed import Part
 
 #: Columns larger than this are written under a name of their own first, so that an append which loses the race for a
 #: position sends only a small entry again.
@@ -92,14 +92,14 @@ class Entry:
         return changeset
 
 
-def encode_payload(columns: pa.Buffer) -> list[Buffer]:
+def encode_payload(columns: pa.Buffer) -> list[Part]:
     """The bytes of a payload object."""
     return pack(Kind.PAYLOAD, {}, [("columns", [columns])])
 
 
 def encode_entry(
     position: int, token: str, prepared: Sequence[PreparedMutation], payloads: Sequence[str | None]
-) -> list[Buffer]:
+) -> list[Part]:
     """The bytes of an entry. ``payloads[i]`` names mutation i's payload object, or is None to hold its columns here."""
     meta = {
         "position": position,

@@ -28,7 +28,7 @@ class Found:
     @property
     def values(self) -> npt.NDArray[np.float32]:
         """float32 (dimensions,), as the client sent them."""
-        return np.asarray(self.segment.vectors[self.row])
+        return np.asarray(self.segment.take_vectors(np.array([self.row]))[0])
 
     @property
     def namespace(self) -> str | None:
@@ -53,7 +53,7 @@ def lookup(view: View, ids: Sequence[str], namespace: str | None = None) -> list
     found: dict[int, Found] = {}
     for number, segments in enumerate(view.shards):
         places = np.flatnonzero(shard == number)
-        its_keys, its_hashes = [keys[place] for place in places.tolist()], hashes[places]
+        its_keys, its_hashes = keys.take(pa.array(places)), hashes[places]
         for live in segments:
             asked, rows = live.find(its_keys, its_hashes, view.record)
             for place, row in zip(places[asked].tolist(), rows.tolist(), strict=True):

@@ -1,29 +1,44 @@
 """The nearest vectors of one view: candidates from each segment's FAISS index, exact closeness from the raw vectors.
 
-Deleted rows and other namespaces are kept out by a bitmap that FAISS honours inside its scan. Where few rows are left to
-look at, they are compared one by one, which is exact and cheaper.
+Deleted rows, other namespaces and what a filter leaves out are kept out by a bitmap that FAISS honours inside its scan. Where
+few rows are left to look at they are compared one by one, which is exact and cheaper.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
+from upwell.changeset import Matrix
 from upwell.query.lookup import Found
+from upwell.query.rescore import Rescorer, exact_closeness
+from upwell.shard.ann import is_tame
 from upwell.shard.deletions import Mask
 from upwell.shard.keys import Rows
-from upwell.shard.metric import Metric, closeness, searchable
+from upwell.shard.metric import Metric, searchable
+from upwell.shard.segment import Segment
 from upwell.shard.view import LiveSegment, View
 
+#: Which rows of a segment count: bool (rows,).
+RowFilter = Callable[[Segment], Mask]
+
+#: The share of the true neighbours that a search may be expected to find, unless it is told otherwise.
+RECALL = 0.98
 #: FAISS is asked for this many more than wanted: it orders near-equals by float32 and equals by row, we by float64 and id.
 #: Beyond this many equals at the last place, which of them are answered is up to their rows.
 SPARE = 64
-#: With fewer rows left than this, or a smaller share of the segment than SCANNED_SHARE, rows are compared one by one.
-SCANNED_ROWS = 256
-SCANNED_SHARE = 0.1
+#: With no more rows left than this, they are compared one by one: of a segment with codes, and of one without.
+SCANNED_ROWS = 1_024
+SCANNED_FLAT_ROWS = 256
+#: How many candidates are asked for first, beside twice those wanted, and by how much more if they may not be enough.
+CODED_FIRST = 128
+CODED_LEAST = 16
+CODED_GROWTH = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,75 +50,159 @@ class Match:
 
 
 def search(
-    view: View, query: npt.NDArray[np.float32], count: int, namespace: str | None = None
+    view: View,
+    query: npt.NDArray[np.float32],
+    count: int,
+    namespace: str | None = None,
+    *,
+    within: RowFilter | None = None,
+    recall: float = RECALL,
 ) -> list[Match]:
     """The ``count`` vectors closest to ``query`` (float32 (dimensions,)), closest first; equals by id.
 
-    ``namespace`` None searches everything. Blocking; run it in a thread.
+    ``namespace`` None searches everything. A ``recall`` of 1 compares every row. Blocking; run it in a thread.
     """
     if query.shape != (view.record.dimensions,):
         raise ValueError(f"query has shape {query.shape}, expected ({view.record.dimensions},)")
     # Threads belong to the caller's executor: FAISS must not start more of its own under each of them.
     faiss.omp_set_num_threads(1)
     metric = view.record.metric
-    matches: list[Match] = []
-    for segments in view.shards:
-        for live in segments:
-            rows = _candidates(live, metric, query, count, namespace)
-            near = closeness(metric, query, live.segment.vectors[rows])
-            matches += [
-                Match(Found(live.segment, row), near_one)
-                for row, near_one in zip(rows.tolist(), near.tolist(), strict=True)
-            ]
-    matches.sort(key=lambda match: -match.closeness)
-    return _stable(matches, count)
-
-
-def _stable(matches: list[Match], count: int) -> list[Match]:
-    """The first ``count``, with equals ordered by id: so that the same question gets the same answer."""
-    if len(matches) > count:
-        least = matches[count - 1].closeness
-        matches = [match for match in matches if match.closeness >= least]
+    asked = _Asked(metric, query, searchable(metric, query[None, :]))
+    segments = [live for shard in view.shards for live in shard]
+    rescorer = Rescorer(segments, metric, query, count)
+    coded = []
+    for place, live in enumerate(segments):
+        part = _Part(live, asked, _selected(live, namespace, within))
+        if part.left == 0:
+            continue
+        if part.left <= SCANNED_ROWS or live.segment.trust is None or recall >= 1:
+            rescorer.compare(place, part.exact(count))
+        else:
+            coded.append((place, part))
+    _search_coded(coded, rescorer, count, recall)
+    ranked = rescorer.ranked()
+    matches = [
+        Match(Found(segments[place].segment, row), close)
+        for close, place, row in zip(
+            ranked.close.tolist(), ranked.place.tolist(), ranked.row.tolist(), strict=True
+        )
+    ]
+    # Equals in order of their ids: so that the same question gets the same answer.
     matches.sort(key=lambda match: (-match.closeness, match.found.id))
     return matches[:count]
 
 
-def _candidates(
-    live: LiveSegment, metric: Metric, query: npt.NDArray[np.float32], count: int, namespace: str | None
-) -> Rows:
-    """Rows of a segment among which its ``count`` closest surely are (exact index) or very likely are."""
-    segment = live.segment
-    selected = _selected(live, namespace)
-    left = segment.rows if selected is None else int(selected.sum())
-    if left == 0:
-        return np.empty(0, np.int64)
-    if selected is not None and (left <= max(count, SCANNED_ROWS) or left < SCANNED_SHARE * segment.rows):
-        return _scanned(live, metric, query, count, np.flatnonzero(selected))
-    parameters = None
-    if selected is not None:
-        bits = np.packbits(selected, bitorder="little")
-        selector = faiss.IDSelectorBitmap(bits)
-        parameters = faiss.SearchParameters(sel=selector)
-    wanted = searchable(metric, query[None, :])
-    distances, rows = segment.index.search(wanted, min(count + SPARE, left), params=parameters)
-    if (rows[0] < 0).any() or not np.isfinite(distances[0]).all():
-        # Values so large that float32 overflows, for which FAISS leaves rows out.
-        every = np.arange(segment.rows) if selected is None else np.flatnonzero(selected)
-        return _scanned(live, metric, query, count, every)
-    return np.asarray(rows[0], dtype=np.int64)
+def _search_coded(coded: list[tuple[int, _Part]], rescorer: Rescorer, count: int, recall: float) -> None:
+    """Candidates of segments with codes, asking those again for more whose last candidates may still be among the closest."""
+    asked, pending = 2 * count + CODED_FIRST, coded
+    total = sum(part.left for _, part in coded)
+    seen: dict[int, Rows] = {}
+    while pending:
+        places, rows, bounds, last = [], [], [], {}
+        for place, part in pending:
+            # A segment with few of the rows has few of the closest; if it has more, it is asked again.
+            its_asked = min(part.left, CODED_LEAST + asked * part.left // total)
+            its_rows, its_bounds = part.coded(its_asked, recall)
+            if its_rows is None:
+                rescorer.compare(place, part.exact(count))
+                continue
+            if len(its_rows) == its_asked < part.left:
+                last[place] = float(its_bounds[-1])
+            if place in seen:
+                # Not simply those past the ones had before: equal estimates may come in another order.
+                new = np.isin(its_rows, seen[place], invert=True)
+                its_rows, its_bounds = its_rows[new], its_bounds[new]
+            seen[place] = its_rows if place not in seen else np.concatenate([seen[place], its_rows])
+            places.append(np.full(len(its_rows), place))
+            rows.append(its_rows)
+            bounds.append(its_bounds)
+        if rows:
+            rescorer.compare_bounded(np.concatenate(places), np.concatenate(rows), np.concatenate(bounds))
+        pending = [
+            (place, part) for place, part in pending if place in last and last[place] >= rescorer.least
+        ]
+        asked *= CODED_GROWTH
 
 
-def _scanned(
-    live: LiveSegment, metric: Metric, query: npt.NDArray[np.float32], count: int, rows: Rows
-) -> Rows:
-    """The ``count`` closest of ``rows``, compared one by one, and SPARE more."""
-    near = closeness(metric, query, live.segment.vectors[rows])
-    return rows[np.argsort(-near, kind="stable")[: count + SPARE]]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """The query as it was sent, float32 (dimensions,), and as FAISS should see it, (1, dimensions)."""
+
+    metric: Metric
+    query: npt.NDArray[np.float32]
+    searchable: Matrix
 
 
-def _selected(live: LiveSegment, namespace: str | None) -> Mask | None:
-    """The rows to be searched, or None for all."""
-    if namespace is None:
-        return None if live.deleted is None else ~live.deleted
-    inside = live.segment.in_namespace(namespace)
-    return inside if live.deleted is None else inside & ~live.deleted
+class _Part:
+    """One segment's part in a search. ``selected``: the rows to be searched, or None for all that are alive."""
+
+    def __init__(self, live: LiveSegment, asked: _Asked, selected: Mask | None) -> None:
+        self._live = live
+        self._asked = asked
+        self._selected = selected
+        #: Rows to be searched.
+        self.left = live.live if self._selected is None else int(np.count_nonzero(self._selected))
+
+    def exact(self, count: int) -> Rows:
+        """Rows among which the ``count`` closest are for certain."""
+        segment = self._live.segment
+        if segment.trust is None and (self._selected is None or self.left > SCANNED_FLAT_ROWS):
+            found, rows = self._search(min(count + SPARE, self.left), None)
+            if (rows >= 0).all() and np.isfinite(found).all():
+                return rows
+            # Values so large that float32 overflows, for which FAISS leaves rows out.
+        every = self._every()
+        near = exact_closeness(self._live, self._asked.metric, self._asked.query, every)
+        return every[np.argsort(-near, kind="stable")[: count + SPARE]]
+
+    def coded(self, asked: int, recall: float) -> tuple[Rows | None, npt.NDArray[np.float64]]:
+        """At most ``asked`` rows that may be among the closest, and how close they may be, closest first. None instead of rows:
+        the codes say nothing about this query."""
+        segment = self._live.segment
+        trust = segment.trust
+        assert trust is not None
+        if not is_tame(self._asked.searchable):
+            return None, np.empty(0)
+        # Where few rows count, the nearest of them lie in lists further away.
+        probes = trust.probes_for(recall) * segment.rows / self.left
+        asked = min(asked, self.left)
+        found, rows = self._search(asked, min(int(np.ceil(probes)), segment.index.nlist))
+        there = rows >= 0
+        estimates = -found[there] if self._asked.metric is Metric.EUCLIDEAN else found[there]
+        return rows[there], estimates.astype(np.float64) + trust.margin(recall)
+
+    def _every(self) -> Rows:
+        if self._selected is not None:
+            return np.flatnonzero(self._selected)
+        return self._live.live_rows()
+
+    def _search(self, count: int, probes: int | None) -> tuple[npt.NDArray[np.float32], Rows]:
+        parameters: dict[str, Any] = {}
+        bits = self._bits()
+        if bits is not None:
+            parameters["sel"] = faiss.IDSelectorBitmap(bits)
+        if probes is None:
+            how = faiss.SearchParameters(**parameters)
+        else:
+            how = faiss.SearchParametersIVF(nprobe=probes, **parameters)
+        distances, rows = self._live.segment.index.search(self._asked.searchable, count, params=how)
+        return distances[0], np.asarray(rows[0], dtype=np.int64)
+
+    def _bits(self) -> npt.NDArray[np.uint8] | None:
+        if self._selected is None:
+            return self._live.alive_bits
+        return np.packbits(self._selected, bitorder="little")
+
+
+def _selected(live: LiveSegment, namespace: str | None, within: RowFilter | None) -> Mask | None:
+    """The rows to be searched, or None for all that are alive."""
+    masks = []
+    if namespace is not None:
+        masks.append(live.segment.in_namespace(namespace))
+    if within is not None:
+        masks.append(within(live.segment))
+    if not masks:
+        return None
+    if live.deleted is not None:
+        masks.append(~live.deleted)
+    return masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)

@@ -25,9 +25,11 @@ from upwell.shard.deletions import encode_deletions
 from upwell.shard.merge import to_fold
 from upwell.shard.newest import NewestView
 from upwell.shard.resolve import Pending, Resolution, ShardChange, resolve
-from upwell.shard.segment import SegmentRows, concat_rows, encode_segment
+from upwell.shard.rows import SegmentRows, concat_rows
+from upwell.shard.segment import encode_segment
 from upwell.shard.view import LiveSegment, View, segment_key
 from upwell.store import Store
+from upwell.streamed import nbytes_of
 
 log = structlog.get_logger()
 
@@ -191,11 +193,9 @@ class Applier:
 
     def _write_segment(self, rows: SegmentRows) -> SegmentRef:
         segment_id = new_identity()
-        parts = encode_segment(segment_id, rows, self._record.metric, self._record.key_scope)
+        parts, _ = encode_segment(segment_id, rows, self._record.metric, self._record.key_scope)
         self._store.create(segment_key(self._record.folder, segment_id), *parts)
-        return SegmentRef(
-            id=segment_id, rows=len(rows), nbytes=sum(memoryview(part).nbytes for part in parts)
-        )
+        return SegmentRef(id=segment_id, rows=len(rows), nbytes=nbytes_of(parts))
 
 
 class _DeletionsWriter:

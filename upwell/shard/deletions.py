@@ -10,15 +10,15 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
-from typing_extensions import Buffer
 
 from upwell.errors import Corrupt
 from upwell.format import Kind, pack, unpack
+from upwell.streamed import Part
 
 Mask = npt.NDArray[np.bool_]
 
 
-def encode_deletions(deleted: Mapping[str, Mask]) -> list[Buffer]:
+def encode_deletions(deleted: Mapping[str, Mask]) -> list[Part]:
     """The bytes of one object that holds the deletion vector of each segment id in ``deleted``."""
     sections = []
     for segment_id, mask in deleted.items():

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
 Hashes = npt.NDArray[np.uint64]
@@ -27,21 +28,19 @@ class KeyScope(StrEnum):
     NAMESPACE = "namespace"
 
 
-def keys_of(ids: pa.Array, namespaces: pa.Array | None, scope: KeyScope) -> list[bytes]:
-    """The key of each row, as bytes."""
-    raw: list[bytes] = ids.cast(pa.binary()).to_pylist()
+def keys_of(ids: pa.Array, namespaces: pa.Array | None, scope: KeyScope) -> pa.Array:
+    """The key of each row: Arrow ``binary``, n values, no nulls."""
+    raw = ids.cast(pa.binary())
     if scope is KeyScope.INDEX:
         return raw
-    if namespaces is None:
-        return [b"\0" + one for one in raw]
-    names: list[bytes | None] = namespaces.cast(pa.binary()).to_pylist()
     # NUL ends the namespace: it cannot occur in one, so no two pairs share a key.
-    return [(name or b"") + b"\0" + one for name, one in zip(names, raw, strict=True)]
+    names = pa.scalar(b"") if namespaces is None else pc.fill_null(namespaces, "").cast(pa.binary())
+    return pc.binary_join_element_wise(names, raw, pa.scalar(b"\0"))
 
 
-def hash_keys(keys: list[bytes]) -> Hashes:
+def hash_keys(keys: pa.Array) -> Hashes:
     """xxh3_64 of each key."""
-    return np.fromiter(map(xxh3_64_intdigest, keys), np.uint64, len(keys))
+    return np.fromiter(map(xxh3_64_intdigest, keys.to_numpy(zero_copy_only=False)), np.uint64, len(keys))
 
 
 def shard_of(hashes: Hashes, shards: int) -> npt.NDArray[np.int64]:

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from upwell.changeset import Changeset, Operation
 from upwell.log.entry import Mutation, problem_to_json
 from upwell.manifest import MutationResult
 from upwell.shard.keys import Hashes, Rows, hash_keys, keys_of, shard_of
-from upwell.shard.segment import SegmentRows, concat_rows
+from upwell.shard.rows import SegmentRows, concat_rows
+from upwell.shard.vectors import Vectors
 from upwell.shard.view import View
 
 #: In ``_Outcome.holder``: the key's row, if it is alive, is the view's own.
@@ -55,10 +58,10 @@ def resolve(view: View, batch: Sequence[Pending]) -> Resolution:
     """Decide a batch against ``view``, exactly as if its mutations were applied one after the other."""
     scope = view.record.key_scope
     changesets = [one.changeset for one in batch if one.changeset is not None]
-    keys = [key for changeset in changesets for key in keys_of(changeset.ids, changeset.namespaces, scope)]
-    numbers: dict[bytes, int] = {}
-    codes = np.fromiter((numbers.setdefault(key, len(numbers)) for key in keys), np.int64, len(keys))
-    located = _locate(view, list(numbers))
+    keys = [keys_of(changeset.ids, changeset.namespaces, scope) for changeset in changesets]
+    numbered = pc.dictionary_encode(pa.concat_arrays(keys) if keys else pa.array([], pa.binary()))
+    codes = numbered.indices.to_numpy().astype(np.int64)
+    located = _locate(view, numbered.dictionary)
     outcome = _Outcome(located.alive)
     results, start, row = [], 0, 0
     for one in batch:
@@ -83,7 +86,7 @@ class _Located:
     row: Rows
 
 
-def _locate(view: View, keys: list[bytes]) -> _Located:
+def _locate(view: View, keys: pa.Array) -> _Located:
     hashes: Hashes = hash_keys(keys)
     shard = shard_of(hashes, len(view.shards))
     located = _Located(
@@ -93,7 +96,7 @@ def _locate(view: View, keys: list[bytes]) -> _Located:
         codes = np.flatnonzero(shard == number)
         if len(codes) == 0 or not segments:
             continue
-        its_keys, its_hashes = [keys[code] for code in codes.tolist()], hashes[codes]
+        its_keys, its_hashes = keys.take(pa.array(codes)), hashes[codes]
         for place, live in enumerate(segments):
             asked, rows = live.find(its_keys, its_hashes, view.record)
             found = codes[asked]
@@ -161,7 +164,9 @@ def _rows_written(changesets: Sequence[Changeset]) -> SegmentRows:
     """The rows that the batch's inserts and upserts bring, as one table, in order."""
     return concat_rows(
         [
-            SegmentRows(changeset.ids, changeset.vectors, changeset.namespaces, changeset.metadata)
+            SegmentRows(
+                changeset.ids, Vectors.of(changeset.vectors), changeset.namespaces, changeset.metadata
+            )
             for changeset in changesets
             if changeset.vectors is not None
         ]

@@ -1,20 +1,24 @@
-"""A segment: rows that one commit added to one shard, with what it takes to find and to search them. Never changed.
+"""A segment: rows of one shard, with what it takes to find and to search them. Never changed.
 
-meta      {"id", "rows", "dimensions", "metric", "index": "Flat", "shared": is the raw matrix inside the FAISS index?}
+meta      {"id", "rows", "dimensions", "metric", "index": FAISS's name of it, "shared": is the raw matrix inside the FAISS index?,
+          "trust": what the index was measured to need (ann.py); null for one that is exact}
 sections  "rows"     Arrow IPC stream: id utf8, namespace utf8?, metadata binary?
           "hashes"   uint64 ascending: xxh3_64 of each row's key
           "order"    uint32: the row of each hash
           "faiss"    FLAT_PADDING zero bytes, then the serialised FAISS index. A flat index ends in its float32 matrix, and
                      the padding puts that matrix on a multiple of 64, so that it can be mapped as one.
           "vectors"  float32 (rows, dimensions) as the client sent them; absent if "shared": then it *is* the end of "faiss"
+          "sums"     uint64: a checksum of each block of "vectors" (blocks.py). Format 1 has none.
 
-FAISS reads the mapped bytes in place (ZeroCopyIOReader), so an open segment costs no anonymous memory for its vectors.
+Few rows are held flat, and compared one by one. More have codes in inverted lists, and lie in the order of those lists, so that
+what a query looks at lies together. FAISS reads the mapped bytes in place (ZeroCopyIOReader): an open segment costs no
+anonymous memory for its vectors or its codes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -23,93 +27,83 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from typing_extensions import Buffer
 
 from upwell.changeset import Matrix
 from upwell.errors import Corrupt
 from upwell.format import Box, Kind, pack, unpack
+from upwell.shard.ann import Built, Trust, build, wants_codes
+from upwell.shard.blocks import BlockChecked, block_sums, rows_per_block
 from upwell.shard.keys import Hashes, KeyScope, Rows, find_hashes, hash_keys, keys_of
 from upwell.shard.metric import Metric, searchable
+from upwell.shard.rows import SegmentRows, decode_columns, encode_columns
+from upwell.shard.vectors import CHUNK_BYTES, Vectors
+from upwell.streamed import Part, Streamed
 
 #: A serialised IndexFlat is this many bytes and then its matrix (checked at every build).
 FLAT_HEADER_BYTES = 45
 FLAT_PADDING = -FLAT_HEADER_BYTES % 64
+#: How many namespaces' rows a segment remembers, one bit a row.
+NAMESPACES_KEPT = 16
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SegmentRows:
-    """Rows to make a segment of: columns of equal length, each key once.
+def encode_segment(
+    segment_id: str,
+    rows: SegmentRows,
+    metric: Metric,
+    scope: KeyScope,
+    alive: Callable[[], None] = lambda: None,
+) -> tuple[list[Part], Rows | None]:
+    """A segment's bytes, and the order in which it holds the rows (None: as given; else its row i is ``rows`` ``order[i]``).
 
-    ``vectors`` float32 (n, d); ``namespaces`` utf8 with nulls or None; ``metadata`` binary JSON with nulls or None.
+    Builds its FAISS index: seconds per million rows. ``alive`` is called now and then, and may raise to end it.
     """
-
-    ids: pa.Array
-    vectors: Matrix
-    namespaces: pa.Array | None
-    metadata: pa.Array | None
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def take(self, rows: Rows) -> SegmentRows:
-        """The given rows, in the given order, copied."""
-        indices = pa.array(rows)
-        return SegmentRows(
-            self.ids.take(indices),
-            self.vectors[rows],
-            None if self.namespaces is None else self.namespaces.take(indices),
-            None if self.metadata is None else self.metadata.take(indices),
-        )
-
-
-def concat_rows(parts: Sequence[SegmentRows]) -> SegmentRows:
-    """The rows of all parts, in order."""
-    if len(parts) == 1:
-        return parts[0]
-    return SegmentRows(
-        pa.concat_arrays([part.ids for part in parts]),
-        np.concatenate([part.vectors for part in parts]),
-        _concat_optional([part.namespaces for part in parts], parts, pa.utf8()),
-        _concat_optional([part.metadata for part in parts], parts, pa.binary()),
-    )
-
-
-def _concat_optional(
-    columns: Sequence[pa.Array | None], parts: Sequence[SegmentRows], kind: pa.DataType
-) -> pa.Array | None:
-    if all(column is None for column in columns):
-        return None
-    filled = (
-        pa.nulls(len(part), kind) if column is None else column
-        for column, part in zip(columns, parts, strict=True)
-    )
-    return pa.concat_arrays(list(filled))
-
-
-def encode_segment(segment_id: str, rows: SegmentRows, metric: Metric, scope: KeyScope) -> list[Buffer]:
-    """A segment's bytes. Builds its FAISS index: a matter of seconds for large ones."""
+    built = None
+    if wants_codes(len(rows), rows.vectors.dimensions):
+        built = build(rows.vectors, metric, alive)
+    if built is not None:
+        rows = rows.take(built.order)
     hashes = hash_keys(keys_of(rows.ids, rows.namespaces, scope))
     order = np.argsort(hashes, kind="stable").astype(np.uint32)
-    vectors = np.ascontiguousarray(rows.vectors)
-    searched = searchable(metric, vectors)
-    shared = searched is vectors
-    sections: list[tuple[str, list[Buffer]]] = [
-        ("rows", [_encode_row_columns(rows)]),
+    sections: list[tuple[str, list[Part]]] = [
+        ("rows", [encode_columns(rows)]),
         ("hashes", [hashes[order].data]),
         ("order", [order.data]),
-        ("faiss", [bytes(FLAT_PADDING), _flat_header(searched, metric), searched.data]),
     ]
-    if not shared:
-        sections.append(("vectors", [vectors.data]))
+    searched, shared = (
+        _flat_sections(rows.vectors, metric) if built is None else _coded_sections(built, rows.vectors)
+    )
     meta = {
         "id": segment_id,
         "rows": len(rows),
-        "dimensions": vectors.shape[1],
+        "dimensions": rows.vectors.dimensions,
         "metric": metric,
-        "index": "Flat",
+        "index": "Flat" if built is None else built.kind,
         "shared": shared,
+        "trust": None if built is None else built.trust.to_json(),
     }
-    return pack(Kind.SEGMENT, meta, sections)
+    return pack(Kind.SEGMENT, meta, sections + searched), None if built is None else built.order
+
+
+def _flat_sections(held: Vectors, metric: Metric) -> tuple[list[tuple[str, list[Part]]], bool]:
+    vectors = np.ascontiguousarray(held.read())
+    searched = searchable(metric, vectors)
+    faiss_parts: list[Part] = [bytes(FLAT_PADDING), _flat_header(searched, metric), searched.data]
+    if searched is vectors:
+        return [("faiss", faiss_parts)], True
+    step = rows_per_block(held.dimensions)
+    sums = block_sums(
+        (vectors[start : start + step] for start in range(0, len(vectors), step)), held.dimensions
+    )
+    return [("faiss", faiss_parts), ("vectors", [vectors.data]), ("sums", [sums.data])], False
+
+
+def _coded_sections(built: Built, vectors: Vectors) -> tuple[list[tuple[str, list[Part]]], bool]:
+    block = rows_per_block(vectors.dimensions)
+    step = block * max(1, CHUNK_BYTES // (block * vectors.row_bytes))
+    sums = block_sums(vectors.chunks(step), vectors.dimensions)
+    raw = Streamed(vectors.nbytes, lambda: (chunk.data for chunk in vectors.chunks(step)))
+    faiss_parts: list[Part] = [bytes(FLAT_PADDING), built.serialised().data]
+    return [("faiss", faiss_parts), ("vectors", [raw]), ("sums", [sums.data])], False
 
 
 def _flat_header(vectors: Matrix, metric: Metric) -> bytes:
@@ -129,19 +123,6 @@ def _flat_header(vectors: Matrix, metric: Metric) -> bytes:
     return bytes(header)
 
 
-def _encode_row_columns(rows: SegmentRows) -> pa.Buffer:
-    columns: dict[str, pa.Array] = {"id": rows.ids}
-    if rows.namespaces is not None and rows.namespaces.null_count < len(rows):
-        columns["namespace"] = rows.namespaces
-    if rows.metadata is not None and rows.metadata.null_count < len(rows):
-        columns["metadata"] = rows.metadata
-    batch = pa.record_batch(list(columns.values()), names=list(columns))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    return sink.getvalue()
-
-
 class Segment:
     """An open segment. Immutable and safe to share between threads; its bytes stay readable while it is held."""
 
@@ -154,15 +135,17 @@ class Segment:
         self.dimensions: int = meta["dimensions"]
         self.metric = Metric(meta["metric"])
         self._shared: bool = meta["shared"]
+        trust = meta.get("trust")
+        #: What its index needs for which recall; None: the index is exact.
+        self.trust: Trust | None = None if trust is None else Trust.from_json(trust)
+        self._in_namespace: OrderedDict[str, npt.NDArray[np.uint8]] = OrderedDict()
 
     def __len__(self) -> int:
         return self.rows
 
     @cached_property
     def _columns(self) -> dict[str, pa.Array]:
-        with pa.ipc.open_stream(pa.py_buffer(self._box.section("rows"))) as stream:
-            batch = stream.read_next_batch()
-        return dict(zip(batch.schema.names, batch.columns, strict=True))
+        return decode_columns(self._box.section("rows"))
 
     @property
     def ids(self) -> pa.Array:
@@ -184,14 +167,26 @@ class Segment:
         return self._box.section("faiss")
 
     @cached_property
-    def vectors(self) -> Matrix:
-        """float32 (rows, dimensions) as sent, mapped, read-only."""
-        raw = (
-            self._faiss_bytes[FLAT_PADDING + FLAT_HEADER_BYTES :]
-            if self._shared
-            else self._box.section("vectors")
-        )
+    def _raw(self) -> Matrix | BlockChecked:
+        """float32 (rows, dimensions) as sent, mapped, read-only: a matrix that is verified already, or one that is when used."""
+        if self._shared:
+            return self._matrix(self._faiss_bytes[FLAT_PADDING + FLAT_HEADER_BYTES :])
+        if "sums" not in self._box.sections:
+            return self._matrix(self._box.section("vectors"))
+        sums = np.frombuffer(self._box.section("sums"), np.uint64)
+        return BlockChecked(self._matrix(self._box.section("vectors", verify=False)), sums, self.id)
+
+    def _matrix(self, raw: memoryview) -> Matrix:
         return np.frombuffer(raw, dtype=np.float32).reshape(self.rows, self.dimensions)
+
+    @property
+    def vectors(self) -> Matrix:
+        """float32 (rows, dimensions) as sent, mapped, read-only. Reads and verifies all of them once."""
+        return self._raw.all() if isinstance(self._raw, BlockChecked) else self._raw
+
+    def take_vectors(self, rows: Rows) -> Matrix:
+        """The given rows' vectors as sent, copied; of a large segment only their surroundings are read."""
+        return self._raw.take(rows) if isinstance(self._raw, BlockChecked) else self._raw[rows]
 
     @cached_property
     def index(self) -> Any:
@@ -210,7 +205,7 @@ class Segment:
         hashes = np.frombuffer(self._box.section("hashes"), dtype=np.uint64)
         return hashes, np.frombuffer(self._box.section("order"), dtype=np.uint32)
 
-    def find(self, keys: list[bytes], hashes: Hashes, scope: KeyScope) -> tuple[Rows, Rows]:
+    def find(self, keys: pa.Array, hashes: Hashes, scope: KeyScope) -> tuple[Rows, Rows]:
         """Which of ``keys`` are here: (places in ``keys``, their rows), both ascending in place. Deleted rows included."""
         asked, rows = find_hashes(*self._hashes, hashes)
         if len(asked) == 0:
@@ -218,20 +213,22 @@ class Segment:
         taken = pa.array(rows)
         namespaces = None if self.namespaces is None else self.namespaces.take(taken)
         found = keys_of(self.ids.take(taken), namespaces, scope)
-        same = np.fromiter(
-            (keys[a] == key for a, key in zip(asked.tolist(), found, strict=True)), bool, len(asked)
-        )
+        same = pc.equal(found, keys.take(pa.array(asked))).to_numpy(zero_copy_only=False)
         return asked[same], rows[same]
 
-    def take(self, rows: Rows) -> SegmentRows:
-        """Copies of the given rows."""
-        everything = SegmentRows(self.ids, self.vectors, self.namespaces, self.metadata)
-        return everything.take(rows)
+    def take(self, rows: Rows | None = None) -> SegmentRows:
+        """The given rows, or all of them. Their vectors stay mapped until they are read."""
+        everything = SegmentRows(self.ids, Vectors.of(self.vectors), self.namespaces, self.metadata)
+        return everything if rows is None else everything.take(rows)
 
     def in_namespace(self, namespace: str) -> npt.NDArray[np.bool_]:
         """Which rows are in ``namespace``: bool (rows,)."""
         if self.namespaces is None:
             return np.zeros(self.rows, dtype=bool)
-        return np.asarray(
-            pc.fill_null(pc.equal(self.namespaces, namespace), False).to_numpy(zero_copy_only=False)
-        )
+        kept = self._in_namespace.get(namespace)
+        if kept is None:
+            found = pc.fill_null(pc.equal(self.namespaces, namespace), False).to_numpy(zero_copy_only=False)
+            kept = self._in_namespace[namespace] = np.packbits(found)
+            while len(self._in_namespace) > NAMESPACES_KEPT:
+                self._in_namespace.popitem(last=False)
+        return np.unpackbits(kept, count=self.rows).view(np.bool_)

@@ -7,19 +7,22 @@ common. Files that a view holds may be unlinked meanwhile: what is mapped stays 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from upwell.catalog.record import IndexRecord
-from upwell.manifest import DeletionRef, Manifest, SegmentRef
+from upwell.manifest import Manifest, SegmentRef
 from upwell.shard.deletions import Mask, decode_deletions
 from upwell.shard.keys import Hashes, Rows
 from upwell.shard.segment import Segment
 from upwell.store import Store
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class LiveSegment:
     """A segment and what is deleted of it at one version. ``deleted``: bool (rows,), or None when nothing is."""
 
@@ -27,12 +30,17 @@ class LiveSegment:
     segment: Segment
     deleted: Mask | None
 
+    @cached_property
+    def alive_bits(self) -> npt.NDArray[np.uint8] | None:
+        """The rows not deleted as FAISS's bitmap, the first row lowest; None when that is all."""
+        return None if self.deleted is None else np.packbits(~self.deleted, bitorder="little")
+
     @property
     def live(self) -> int:
         """Rows not deleted."""
         return self.ref.live
 
-    def find(self, keys: list[bytes], hashes: Hashes, record: IndexRecord) -> tuple[Rows, Rows]:
+    def find(self, keys: pa.Array, hashes: Hashes, record: IndexRecord) -> tuple[Rows, Rows]:
         """Which of ``keys`` are alive here: (places in ``keys``, rows)."""
         places, rows = self.segment.find(keys, hashes, record.key_scope)
         if self.deleted is not None and len(rows):
@@ -68,35 +76,27 @@ class ViewOpener:
         self._store = store
         self._record = record
         self._lock = Lock()
-        self._segments: dict[str, Segment] = {}
-        self._deleted: dict[tuple[str, DeletionRef], Mask] = {}
+        self._segments: dict[str, LiveSegment] = {}
 
     def open(self, manifest: Manifest) -> View:
         """The view of ``manifest``. Raises Corrupt, or NotFound if its segments were swept meanwhile."""
         with self._lock:
             shards = tuple(tuple(self._live(ref) for ref in shard.segments) for shard in manifest.shards)
-            wanted = {ref.id for ref in manifest.segments()}
-            vectors = {(ref.id, ref.deletions) for ref in manifest.segments() if ref.deletions}
-            for segment_id in self._segments.keys() - wanted:
-                del self._segments[segment_id]
-            for key in self._deleted.keys() - vectors:
-                del self._deleted[key]
+            self._segments = {live.ref.id: live for segments in shards for live in segments}
         return View(self._record, manifest, shards)
 
     def _live(self, ref: SegmentRef) -> LiveSegment:
-        segment = self._segments.get(ref.id)
-        if segment is None:
+        known = self._segments.get(ref.id)
+        if known is not None and known.ref == ref:
+            return known
+        if known is None:
             segment = Segment(self._store.read(segment_key(self._record.folder, ref.id)))
-            self._segments[ref.id] = segment
+        else:
+            segment = known.segment
         return LiveSegment(ref, segment, self._deletions(ref))
 
     def _deletions(self, ref: SegmentRef) -> Mask | None:
         if ref.deletions is None:
             return None
-        key = (ref.id, ref.deletions)
-        mask = self._deleted.get(key)
-        if mask is None:
-            data = self._store.read(ref.deletions.object)
-            mask = decode_deletions(data, ref.deletions.section, ref.rows, ref.deletions.count)
-            self._deleted[key] = mask
-        return mask
+        data = self._store.read(ref.deletions.object)
+        return decode_deletions(data, ref.deletions.section, ref.rows, ref.deletions.count)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from typing_extensions import Buffer
+from upwell.streamed import Part
 
 
 class Store(Protocol):
     """Where objects live. Every method may raise Unavailable."""
 
-    def create(self, key: str, *parts: Buffer) -> None:
+    def create(self, key: str, *parts: Part) -> None:
         """Write an object from ``parts``, or raise AlreadyExists and change nothing.
 
         Returns only after the object and its name are on stable storage. Of any number of concurrent creates of one key

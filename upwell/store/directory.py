@@ -17,9 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from typing_extensions import Buffer
-
 from upwell.errors import AlreadyExists, Invalid, NotFound, Unavailable
+from upwell.streamed import Part, Streamed, chunks_of
 
 #: A private file older than this belongs to no living writer. Far above the longest write.
 STALE_PRIVATE_FILE_S = 24 * 3600
@@ -37,7 +36,7 @@ class DirectoryStore:
         self._make_folder(self._private)
         self._remove_stale_private_files()
 
-    def create(self, key: str, *parts: Buffer) -> None:
+    def create(self, key: str, *parts: Part) -> None:
         target = self._path(key)
         private = self._private / secrets.token_hex(12)
         with _translated(key):
@@ -131,19 +130,32 @@ class DirectoryStore:
                         os.unlink(entry.path)
 
 
-def _write_durably(path: Path, parts: tuple[Buffer, ...]) -> None:
+def _write_durably(path: Path, parts: tuple[Part, ...]) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
-        views = [view for part in parts if (view := memoryview(part).cast("B")).nbytes]
-        while views:
-            written = os.writev(fd, views[:WRITEV_PARTS_MAX])
-            while views and written >= views[0].nbytes:
-                written -= views.pop(0).nbytes
-            if written:
-                views[0] = views[0][written:]
+        gathered: list[memoryview] = []
+        for part in parts:
+            if not isinstance(part, Streamed):
+                gathered += chunks_of(part)
+                continue
+            _write(fd, gathered)
+            for chunk in chunks_of(part):
+                _write(fd, [chunk])
+        _write(fd, gathered)
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _write(fd: int, views: list[memoryview]) -> None:
+    """Write all of ``views``, and take them off the list."""
+    views[:] = [view for view in views if view.nbytes]
+    while views:
+        written = os.writev(fd, views[:WRITEV_PARTS_MAX])
+        while views and written >= views[0].nbytes:
+            written -= views.pop(0).nbytes
+        if written:
+            views[0] = views[0][written:]
 
 
 def _sync_folder(path: Path) -> None:

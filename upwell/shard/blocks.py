@@ -1,0 +1,71 @@
+"""Raw vectors on disk, verified block by block when they are first touched.
+
+A segment's vectors may be larger than memory, and a query looks at a few hundred rows of them: verifying the whole section for
+those would read all of it from the disk. So each block of rows has a checksum of its own, in a section beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from upwell.changeset import Matrix
+from upwell.errors import Corrupt
+from upwell.shard.keys import Rows
+
+#: A block is as many whole rows as fit into this, and at least one.
+BLOCK_BYTES = 64 << 10
+
+
+def rows_per_block(dimensions: int) -> int:
+    """How many rows one checksum covers."""
+    return max(1, BLOCK_BYTES // (4 * dimensions))
+
+
+def block_sums(chunks: Iterator[Matrix], dimensions: int) -> npt.NDArray[np.uint64]:
+    """xxh3_64 of each block. Each chunk but the last must hold whole blocks."""
+    step = rows_per_block(dimensions)
+    return np.array(
+        [
+            xxhash.xxh3_64_intdigest(chunk[start : start + step].data)
+            for chunk in chunks
+            for start in range(0, len(chunk), step)
+        ],
+        np.uint64,
+    )
+
+
+class BlockChecked:
+    """float32 (rows, dimensions), mapped, of which no row is handed out before its block was verified. For any thread."""
+
+    def __init__(self, matrix: Matrix, sums: npt.NDArray[np.uint64], segment_id: str) -> None:
+        self._matrix = matrix
+        self._sums = sums
+        self._segment_id = segment_id
+        self._step = rows_per_block(matrix.shape[1])
+        #: Set after a block was verified; that two threads verify one is no harm.
+        self._verified = np.zeros(len(sums), dtype=bool)
+
+    def take(self, rows: Rows) -> Matrix:
+        """Copies of the given rows. Raises Corrupt."""
+        blocks = rows // self._step
+        for block in np.unique(blocks[~self._verified[blocks]]).tolist():
+            self._verify(block)
+        return self._matrix[rows]
+
+    def all(self) -> Matrix:
+        """All rows, mapped, read-only. Raises Corrupt."""
+        for block in np.flatnonzero(~self._verified).tolist():
+            self._verify(block)
+        return self._matrix
+
+    def _verify(self, block: int) -> None:
+        held = self._matrix[block * self._step : (block + 1) * self._step]
+        if xxhash.xxh3_64_intdigest(held.data) != int(self._sums[block]):
+            raise Corrupt(
+                "a block of vectors does not match its checksum", segment=self._segment_id, block=block
+            )
+        self._verified[block] = True

@@ -1,0 +1,82 @@
+"""Rows on their way into a segment: columns of equal length, joined and chosen without copying their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from upwell.shard.keys import Rows
+from upwell.shard.vectors import Vectors, concat_vectors
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentRows:
+    """Rows to make a segment of, each key once.
+
+    ``ids`` utf8; ``namespaces`` utf8 with nulls or None; ``metadata`` binary JSON with nulls or None.
+    """
+
+    ids: pa.Array
+    vectors: Vectors
+    namespaces: pa.Array | None
+    metadata: pa.Array | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Rows) -> SegmentRows:
+        """The given rows, in the given order."""
+        indices = pa.array(rows)
+        return SegmentRows(
+            self.ids.take(indices),
+            self.vectors.take(rows),
+            None if self.namespaces is None else self.namespaces.take(indices),
+            None if self.metadata is None else self.metadata.take(indices),
+        )
+
+
+def concat_rows(parts: Sequence[SegmentRows]) -> SegmentRows:
+    """The rows of all parts, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    return SegmentRows(
+        pa.concat_arrays([part.ids for part in parts]),
+        concat_vectors([part.vectors for part in parts]),
+        _concat_optional([part.namespaces for part in parts], parts, pa.utf8()),
+        _concat_optional([part.metadata for part in parts], parts, pa.binary()),
+    )
+
+
+def _concat_optional(
+    columns: Sequence[pa.Array | None], parts: Sequence[SegmentRows], kind: pa.DataType
+) -> pa.Array | None:
+    if all(column is None for column in columns):
+        return None
+    filled = (
+        pa.nulls(len(part), kind) if column is None else column
+        for column, part in zip(columns, parts, strict=True)
+    )
+    return pa.concat_arrays(list(filled))
+
+
+def encode_columns(rows: SegmentRows) -> pa.Buffer:
+    """Everything but the vectors, as one Arrow IPC stream; a column without a value is left out."""
+    columns: dict[str, pa.Array] = {"id": rows.ids}
+    if rows.namespaces is not None and rows.namespaces.null_count < len(rows):
+        columns["namespace"] = rows.namespaces
+    if rows.metadata is not None and rows.metadata.null_count < len(rows):
+        columns["metadata"] = rows.metadata
+    batch = pa.record_batch(list(columns.values()), names=list(columns))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    return sink.getvalue()
+
+
+def decode_columns(data: memoryview) -> dict[str, pa.Array]:
+    """The columns over ``data``, not copied."""
+    with pa.ipc.open_stream(pa.py_buffer(data)) as stream:
+        batch = stream.read_next_batch()
+    return dict(zip(batch.schema.names, batch.columns, strict=True))
