@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 
 import structlog
@@ -24,7 +25,9 @@ from upwell.manifest import ManifestChain, ManifestHead
 from upwell.outcome import Outcomes
 from upwell.settings import Settings
 from upwell.shard.apply import Applied, Applier, BatchLimits
+from upwell.shard.compact import Compacted, Compactor
 from upwell.shard.newest import NewestView
+from upwell.shard.plan import PlanLimits
 from upwell.shard.view import ViewOpener
 from upwell.store import Store, open_store
 
@@ -61,6 +64,24 @@ class Index:
             bytes_max=settings.batch_bytes_max,
         )
         return Applier(self._engine.store, self.record, self.newest, self._engine.clock, limits)
+
+    @cached_property
+    def compactor(self) -> Compactor:
+        """Merges segments."""
+        settings = self._engine.settings
+        limits = PlanLimits(
+            row_bytes=4 * self.record.dimensions,
+            fanout=settings.compaction_fanout,
+            rows_max=settings.compaction_rows_max,
+        )
+        return Compactor(
+            self._engine.store,
+            self.record,
+            self.newest,
+            self._engine.clock,
+            limits=limits,
+            settle_s=settings.compaction_settle_s,
+        )
 
     @cached_property
     def collector(self) -> Collector:
@@ -150,6 +171,27 @@ class Engine:
         except NotFound:
             return None
         return index.applier.apply_batch(still_ours, applying)
+
+    def compactions_due(self, index_id: str) -> list[int]:
+        """The shards of an index that have segments to merge."""
+        try:
+            return self.index(index_id).compactor.due()
+        except NotFound:
+            return []
+
+    def compact(
+        self,
+        index_id: str,
+        shard: int,
+        alive: Callable[[], None] = lambda: None,
+        turn: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> Compacted | None:
+        """Merge what is due next in a shard; None if nothing is, or the index is deleted. See Compactor."""
+        try:
+            index = self.index(index_id)
+        except NotFound:
+            return None
+        return index.compactor.compact(shard, alive, turn)
 
     def collect_garbage(self, index_id: str) -> Collected:
         """Delete what nothing of an index can read any more. For one thread at a time."""

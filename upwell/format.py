@@ -48,7 +48,7 @@ class Kind(IntEnum):
 
 
 #: The newest version of each kind that this code writes and reads.
-VERSION = dict.fromkeys(Kind, 1) | {Kind.SEGMENT: 2}
+VERSION = dict.fromkeys(Kind, 1) | {Kind.SEGMENT: 2, Kind.MANIFEST: 2}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,22 @@ be superfluous. Restarted, it begins anew, and deletes later. The rules, each ag
                       there proves that none after it is gone. Writers vouch for positions for half that time (log/writer.py).
     its payload       with its entry; one that no entry names, after the entries that might have are gone
     a manifest        once a newer one was seen a results period ago; upwards. They hold the counts that status tells.
-    a segment, or     once it was seen unnamed by the newest manifest a grace period ago, *and* all is applied that was in the log
-    deletion vector   then: a batch which was being written at that time has either been committed, and names it, or never can be
+    a segment, or     once it was seen unnamed by the newest manifest a grace period ago, *and* a version was committed since half of
+    deletion vector   that period: whoever was about to name it then (a drain, a compaction) has lost the race for that version.
+                      Where nothing is committed, the collector commits a version that changes nothing, to be sure (a fence).
     a dead index      once its name was seen to be another's, or nobody's, a grace period ago
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from dataclasses import dataclass
 
 from upwell.catalog.record import IndexRecord
 from upwell.clock import Clock
-from upwell.errors import Corrupt, NotFound
-from upwell.ids import numbered
+from upwell.errors import Corrupt, Fenced, NotFound
+from upwell.ids import new_identity, numbered
 from upwell.log.reader import LogReader
 from upwell.manifest import Manifest, ManifestHead
 from upwell.shard.view import segment_key
@@ -38,10 +40,13 @@ class _Seen:
 
 @dataclass(slots=True)
 class _Suspect:
-    """An object that seems superfluous: since when, and the log's tail that must be dealt with before it may go."""
+    """An object that seems superfluous: since when, and what must be past before it may go.
+
+    Of a payload that is the log's tail at one time; of a segment or deletion vector, the newest version half a grace period after.
+    """
 
     since: float
-    tail: int | None
+    past: int | None = None
 
 
 @dataclass(slots=True)
@@ -74,6 +79,7 @@ class Collector:
         self._results_s = max(results_s, grace_s)
         self._history: deque[_Seen] = deque()
         self._suspects: dict[str, _Suspect] = {}
+        self._writer = new_identity()
         #: Entries up to here are deleted, by whomever.
         self._log_gone_through = 0
 
@@ -90,7 +96,7 @@ class Collector:
         if manifests_until is not None:
             self._collect_manifests(manifests_until.version, done)
         tail = self._log.tail(manifest.applied_through)
-        self._collect_objects(now, manifest, tail, done)
+        self._collect_objects(now, manifest, done)
         self._collect_payloads(now, tail, done)
         self._forget_history(now)
         return done
@@ -131,34 +137,48 @@ class Collector:
             self._store.delete(f"{self._folder}/manifest/{name}")
             done.manifests += 1
 
-    def _collect_objects(self, now: float, manifest: Manifest, tail: int, done: Collected) -> None:
+    def _collect_objects(self, now: float, manifest: Manifest, done: Collected) -> None:
         named = {segment_key(self._folder, segment.id) for segment in manifest.segments()}
         named |= {segment.deletions.object for segment in manifest.segments() if segment.deletions}
+        fence = False
         for kind in ("segment", "deletions"):
             for name in self._store.list(f"{self._folder}/{kind}"):
                 key = f"{self._folder}/{kind}/{name}"
                 if key in named:
                     self._suspects.pop(key, None)
                     continue
-                suspect = self._suspects.setdefault(key, _Suspect(now, tail))
-                assert suspect.tail is not None
-                if now - suspect.since >= self._grace_s and manifest.applied_through >= suspect.tail:
-                    self._store.delete(key)
-                    del self._suspects[key]
-                    if kind == "segment":
-                        done.segments += 1
-                    else:
-                        done.deletions += 1
+                suspect = self._suspects.setdefault(key, _Suspect(now))
+                if suspect.past is None and now - suspect.since >= self._grace_s / 2:
+                    suspect.past = manifest.version
+                if suspect.past is None or now - suspect.since < self._grace_s:
+                    continue
+                if manifest.version <= suspect.past:
+                    fence = True
+                    continue
+                self._store.delete(key)
+                del self._suspects[key]
+                if kind == "segment":
+                    done.segments += 1
+                else:
+                    done.deletions += 1
+        if fence:
+            self._commit_fence(now, manifest)
+
+    def _commit_fence(self, known_newest_at: float, manifest: Manifest) -> None:
+        """Commit a version that changes nothing: what was prepared for the newest one till now can be committed no more."""
+        after = manifest.model_copy(update={"version": manifest.version + 1, "writer": self._writer})
+        with contextlib.suppress(Fenced):
+            self._head.chain.commit(manifest, after, (), known_newest_at)
 
     def _collect_payloads(self, now: float, tail: int, done: Collected) -> None:
         """Payloads whose entry was never written: after a grace period no writer adds that entry and vouches for it."""
         for name in self._store.list(f"{self._folder}/payload"):
             key = f"{self._folder}/payload/{name}"
-            suspect = self._suspects.setdefault(key, _Suspect(now, None))
-            if suspect.tail is None:
+            suspect = self._suspects.setdefault(key, _Suspect(now))
+            if suspect.past is None:
                 if now - suspect.since >= self._grace_s:
-                    suspect.tail = tail
-            elif self._log_gone_through >= suspect.tail:
+                    suspect.past = tail
+            elif self._log_gone_through >= suspect.past:
                 self._store.delete(key)
                 del self._suspects[key]
                 done.payloads += 1

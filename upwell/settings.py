@@ -52,6 +52,26 @@ class Settings(BaseSettings):
     batch_bytes_max: int = Field(
         256 << 20, ge=1, description="bytes of columns that one commit applies at most"
     )
+    compaction_fanout: int = Field(
+        8, ge=2, description="segments of one size that a shard gathers before they are merged into one"
+    )
+    compaction_rows_max: int = Field(2_000_000, ge=1, description="rows of a merged segment")
+    compaction_settle_s: float = Field(
+        2.0,
+        ge=0,
+        description="how long an index rests before its segments are merged further than they must be",
+    )
+    stall_segments: int = Field(
+        128,
+        ge=8,
+        description="segments of a shard beyond which uploads are refused until compaction catches up",
+    )
+    recall: float = Field(
+        0.98,
+        gt=0,
+        le=1,
+        description="share of the true nearest vectors that a query finds; 1 compares every vector",
+    )
     lease_ttl_s: float = Field(3.0, gt=0, description="how long a silent worker keeps an index to itself")
     sweep_interval_s: float = Field(
         1.0, gt=0, description="how often workers look for work that no bell announced"

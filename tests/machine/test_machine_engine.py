@@ -35,6 +35,8 @@ from upwell.doorbell.embedded import EmbeddedValkey
 from upwell.outcome import State
 from upwell.query.search import search
 from upwell.settings import Settings
+from upwell.shard import merge
+from upwell.shard.merge import FOLDED_BYTES_MAX
 from upwell.shard.metric import Metric
 from upwell.store import DirectoryStore
 from workers.drain import Drainer
@@ -82,9 +84,15 @@ class UpwellMachine(RuleBasedStateMachine):
         self.acknowledged: list[str] = []
         self.visible_before = 0
 
-    @initialize(shards=st.integers(1, 3), metric=st.sampled_from(Metric), small_batches=st.booleans())
-    def create(self, shards: int, metric: Metric, small_batches: bool) -> None:
+    @initialize(
+        shards=st.integers(1, 3),
+        metric=st.sampled_from(Metric),
+        small_batches=st.booleans(),
+        folds=st.booleans(),
+    )
+    def create(self, shards: int, metric: Metric, small_batches: bool, folds: bool) -> None:
         self.batch = 3 if small_batches else 1000
+        merge.FOLDED_BYTES_MAX = FOLDED_BYTES_MAX if folds else 0
         first = make_engine(self.folder)
         make_index(first, "machine", metric=metric, shards=shards)
         self.open()
@@ -92,7 +100,13 @@ class UpwellMachine(RuleBasedStateMachine):
     def open(self) -> None:
         """A new process: nothing but the folder is left of the old one."""
         self.store = CrashingStore(self.folder / "store")
-        self.engine = make_engine(self.folder, store=self.store, batch_mutations_max=self.batch)
+        self.engine = make_engine(
+            self.folder,
+            store=self.store,
+            batch_mutations_max=self.batch,
+            compaction_settle_s=0,
+            compaction_fanout=2,
+        )
         self.engine.clock = SystemClock()
         self.index = self.engine.find("default", "machine")
         self.client = Client(self.index)
@@ -141,6 +155,30 @@ class UpwellMachine(RuleBasedStateMachine):
             self.engine.apply_batch(self.index.record.id, lambda: True)
         except CrashError:
             self.open()
+
+    @rule(data=st.data(), drains=st.integers(0, 2))
+    def compact(self, data: st.DataObject, drains: int) -> None:
+        """Merge what a shard has to merge; before its commit others may commit, again and again."""
+        shard = data.draw(st.integers(0, self.index.record.shards - 1))
+        chain, left = self.index.head.chain, [drains]
+        commit = chain.commit
+
+        def commit_late(*what: Any) -> None:
+            chain.commit = commit  # type: ignore[method-assign]
+            self.engine.apply_batch(self.index.record.id, lambda: True)
+            left[0] -= 1
+            if left[0] > 0:
+                chain.commit = commit_late  # type: ignore[method-assign, assignment]
+            commit(*what)
+
+        if drains:
+            chain.commit = commit_late  # type: ignore[method-assign, assignment]
+        try:
+            self.engine.compact(self.index.record.id, shard)
+        except CrashError:
+            self.open()
+        finally:
+            chain.commit = commit  # type: ignore[method-assign]
 
     @rule(creates=st.integers(0, 5), after=st.booleans())
     def crash_soon(self, creates: int, after: bool) -> None:
@@ -213,6 +251,7 @@ class UpwellMachine(RuleBasedStateMachine):
                 assert self.index.head.refresh().applied_through == len(self.mutations)
                 self.what_is_visible_is_a_prefix_of_what_was_written()
         finally:
+            merge.FOLDED_BYTES_MAX = FOLDED_BYTES_MAX
             self.loop.close()
             self.executor.shutdown()
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -57,6 +57,7 @@ FAILED = Failure(position=1, place=0, reason="damaged")
         ),
         ("deletions_only_grow", lambda m: following(m, shards=(ShardState(segments=(ONE,)), ShardState()))),
         ("failures_are_kept", lambda m: following(m, failures=())),
+        ("only_the_log_changes_what_there_is", lambda m: following(m, shards=(ShardState(),) * 2)),
     ],
 )
 def test_a_commit_that_would_break_an_invariant_is_not_made(
@@ -70,7 +71,7 @@ def test_a_commit_that_would_break_an_invariant_is_not_made(
         index.head.chain.commit(sound, change(sound), (), clock.monotonic())
     assert index.head.refresh() == sound
     assert sound.vectors == 2
-    assert len(INVARIANTS) == 6
+    assert len(INVARIANTS) == 7
 
 
 def test_of_two_commits_of_one_version_one_is_fenced(index: Index, clock: HandClock) -> None:

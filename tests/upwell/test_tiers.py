@@ -210,7 +210,7 @@ def test_building_can_be_called_off() -> None:
 
 
 def test_what_is_trusted_grows_with_the_recall_asked_for() -> None:
-    trust = Trust(tuple(float(n) for n in range(len(QUANTILES))), tuple(range(1, len(QUANTILES) + 1)))
+    trust = Trust(tuple(float(n) for n in range(len(QUANTILES))), tuple(range(1, len(QUANTILES) + 1)), 2.5)
     asked = (0.5, 0.8, 0.9, 0.97, 0.98, 0.99, 0.999, 1.0)
     margins, probes = [trust.margin(r) for r in asked], [trust.probes_for(r) for r in asked]
     assert margins == sorted(margins) and probes == sorted(probes)

@@ -11,3 +11,4 @@ from upwell.manifest.state import Manifest as Manifest
 from upwell.manifest.state import MutationResult as MutationResult
 from upwell.manifest.state import SegmentRef as SegmentRef
 from upwell.manifest.state import ShardState as ShardState
+from upwell.manifest.state import Totals as Totals

@@ -34,12 +34,16 @@ class ManifestHead:
     def refresh(self) -> Manifest:
         """Look, and return the newest manifest. Raises NotFound, Unavailable or Corrupt."""
         with self._lock:
-            looked_at = self._clock.monotonic()
-            known = self._newest
-            # After a long sleep the versions after ours may be swept, so that asking for the next one proves nothing.
-            stale = known is None or looked_at - self._seen_at > self._trust_s
-            version = self.chain.newest_version(None if stale or known is None else known.version)
-            if known is None or version > known.version:
-                known = self._newest = self.chain.load(version)
-            self._seen_at = looked_at
-            return known
+            while True:
+                looked_at = self._clock.monotonic()
+                known = self._newest
+                # After a long sleep the versions after ours may be swept, so that asking for the next one proves nothing.
+                stale = known is None or looked_at - self._seen_at > self._trust_s
+                version = self.chain.newest_version(None if stale or known is None else known.version)
+                if self._clock.monotonic() - (looked_at if stale else self._seen_at) > self._trust_s:
+                    # The sleep was in the look itself.
+                    continue
+                if known is None or version > known.version:
+                    known = self._newest = self.chain.load(version)
+                self._seen_at = looked_at
+                return known

@@ -74,6 +74,31 @@ class MutationResult(_Frozen):
     error: str | None = None
 
 
+class Totals(_Frozen):
+    """What was written for an index since it was made, in bytes: how much is written for each byte that was sent."""
+
+    #: Raw vectors of all rows that mutations brought.
+    vector_bytes: int = 0
+    #: Segments and deletion vectors that drains wrote.
+    applied_bytes: int = 0
+    #: Segments that compactions wrote.
+    compacted_bytes: int = 0
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
+            vector_bytes=self.vector_bytes + other.vector_bytes,
+            applied_bytes=self.applied_bytes + other.applied_bytes,
+            compacted_bytes=self.compacted_bytes + other.compacted_bytes,
+        )
+
+    @property
+    def write_amplification(self) -> float | None:
+        """Bytes written into segments for each byte of vectors; the log's own copy comes on top. None for an empty index."""
+        if self.vector_bytes == 0:
+            return None
+        return (self.applied_bytes + self.compacted_bytes) / self.vector_bytes
+
+
 class Manifest(_Frozen):
     """An index at one version."""
 
@@ -81,6 +106,7 @@ class Manifest(_Frozen):
     index_id: str
     #: The committer's token, so that an unknown outcome can be settled by reading back.
     writer: str
+    #: When the newest mutation in it was committed; a version that only rearranges keeps its predecessor's.
     committed_at: datetime
     #: Every log entry up to this position is applied; nothing past it is.
     applied_through: Annotated[int, Field(ge=0)] = 0
@@ -88,6 +114,8 @@ class Manifest(_Frozen):
     applied_places: int = 0
     shards: tuple[ShardState, ...]
     failures: tuple[Failure, ...] = ()
+    #: Format 1 has none.
+    totals: Totals = Totals()
 
     @property
     def vectors(self) -> int:
@@ -129,6 +157,10 @@ def failures_are_kept(before: Manifest, after: Manifest) -> bool:
     return after.failures[: len(before.failures)] == before.failures
 
 
+def only_the_log_changes_what_there_is(before: Manifest, after: Manifest) -> bool:
+    return after.applied_through > before.applied_through or after.vectors == before.vectors
+
+
 INVARIANTS: tuple[Callable[[Manifest, Manifest], bool], ...] = (
     version_is_the_next,
     index_stays_itself,
@@ -136,4 +168,5 @@ INVARIANTS: tuple[Callable[[Manifest, Manifest], bool], ...] = (
     every_segment_is_listed_once,
     deletions_only_grow,
     failures_are_kept,
+    only_the_log_changes_what_there_is,
 )

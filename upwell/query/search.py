@@ -17,7 +17,7 @@ import numpy.typing as npt
 from upwell.changeset import Matrix
 from upwell.query.lookup import Found
 from upwell.query.rescore import Rescorer, exact_closeness
-from upwell.shard.ann import is_tame
+from upwell.shard.ann import COMPONENT_MAX, Coding, largest
 from upwell.shard.deletions import Mask
 from upwell.shard.keys import Rows
 from upwell.shard.metric import Metric, searchable
@@ -38,6 +38,9 @@ SCANNED_FLAT_ROWS = 256
 #: How many candidates are asked for first, beside twice those wanted, and by how much more if they may not be enough.
 CODED_FIRST = 128
 CODED_LEAST = 16
+#: Within these bounds float32 sums of products tell rows apart as well as float32 can.
+FLOAT32_MOST = 1e37
+FLOAT32_LEAST = 1e-30
 CODED_GROWTH = 4
 
 
@@ -67,7 +70,7 @@ def search(
     # Threads belong to the caller's executor: FAISS must not start more of its own under each of them.
     faiss.omp_set_num_threads(1)
     metric = view.record.metric
-    asked = _Asked(metric, query, searchable(metric, query[None, :]))
+    asked = _Asked(metric, query)
     segments = [live for shard in view.shards for live in shard]
     rescorer = Rescorer(segments, metric, query, count)
     coded = []
@@ -124,13 +127,25 @@ def _search_coded(coded: list[tuple[int, _Part]], rescorer: Rescorer, count: int
         asked *= CODED_GROWTH
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Asked:
-    """The query as it was sent, float32 (dimensions,), and as FAISS should see it, (1, dimensions)."""
+    """The query as it was sent, float32 (dimensions,); as a flat index is asked, and one of codes, float32 (1, dimensions).
 
-    metric: Metric
-    query: npt.NDArray[np.float32]
-    searchable: Matrix
+    Closeness by codes is that of a unit query where the metric is a dot product: ``scale`` times less than the query's own.
+    """
+
+    def __init__(self, metric: Metric, query: npt.NDArray[np.float32]) -> None:
+        self.metric = metric
+        self.query = query
+        self.largest = largest(query)
+        self.searchable = searchable(metric, query[None, :])
+        self.coded = Coding(metric).queries(query[None, :])
+        product = metric is Metric.DOT_PRODUCT
+        self.scale = float(np.linalg.norm(query.astype(np.float64))) if product else 1.0
+
+    @property
+    def is_tame(self) -> bool:
+        """Can the codes of a segment say anything about this query?"""
+        return self.metric is not Metric.EUCLIDEAN or self.largest <= COMPONENT_MAX
 
 
 class _Part:
@@ -146,11 +161,10 @@ class _Part:
     def exact(self, count: int) -> Rows:
         """Rows among which the ``count`` closest are for certain."""
         segment = self._live.segment
-        if segment.trust is None and (self._selected is None or self.left > SCANNED_FLAT_ROWS):
-            found, rows = self._search(min(count + SPARE, self.left), None)
-            if (rows >= 0).all() and np.isfinite(found).all():
-                return rows
-            # Values so large that float32 overflows, for which FAISS leaves rows out.
+        many = self._selected is None or self.left > SCANNED_FLAT_ROWS
+        if segment.trust is None and many and self._fits_float32():
+            _, rows = self._search(self._asked.searchable, min(count + SPARE, self.left), None)
+            return rows
         every = self._every()
         near = exact_closeness(self._live, self._asked.metric, self._asked.query, every)
         return every[np.argsort(-near, kind="stable")[: count + SPARE]]
@@ -161,22 +175,38 @@ class _Part:
         segment = self._live.segment
         trust = segment.trust
         assert trust is not None
-        if not is_tame(self._asked.searchable):
+        asked_for = self._asked
+        if not asked_for.is_tame:
             return None, np.empty(0)
+        coding = Coding(asked_for.metric, trust.scale)
         # Where few rows count, the nearest of them lie in lists further away.
         probes = trust.probes_for(recall) * segment.rows / self.left
         asked = min(asked, self.left)
-        found, rows = self._search(asked, min(int(np.ceil(probes)), segment.index.nlist))
+        found, rows = self._search(asked_for.coded, asked, min(int(np.ceil(probes)), segment.index.nlist))
         there = rows >= 0
-        estimates = -found[there] if self._asked.metric is Metric.EUCLIDEAN else found[there]
-        return rows[there], estimates.astype(np.float64) + trust.margin(recall)
+        margin = trust.margin(recall)
+        if trust.reach:
+            nearest, _ = segment.index.quantizer.search(asked_for.coded, 1)
+            margin *= max(1.0, float(np.sqrt(max(nearest[0, 0], 0))) / trust.reach)
+        return rows[there], (coding.closeness(found[there]) + margin) * asked_for.scale
+
+    def _fits_float32(self) -> bool:
+        """Can no float32 sum of a comparison overflow, nor all of them vanish? FAISS would then leave rows out, or mix them up."""
+        if self._asked.metric is Metric.COSINE:
+            return True
+        row, query = self._live.segment.largest, self._asked.largest
+        if self._asked.metric is Metric.DOT_PRODUCT:
+            least, most = row * query, row * query * len(self._asked.query)
+        else:
+            least, most = max(row, query) ** 2, (row + query) ** 2 * len(self._asked.query)
+        return most == 0 or (least >= FLOAT32_LEAST and most <= FLOAT32_MOST)
 
     def _every(self) -> Rows:
         if self._selected is not None:
             return np.flatnonzero(self._selected)
         return self._live.live_rows()
 
-    def _search(self, count: int, probes: int | None) -> tuple[npt.NDArray[np.float32], Rows]:
+    def _search(self, query: Matrix, count: int, probes: int | None) -> tuple[npt.NDArray[np.float32], Rows]:
         parameters: dict[str, Any] = {}
         bits = self._bits()
         if bits is not None:
@@ -185,7 +215,7 @@ class _Part:
             how = faiss.SearchParameters(**parameters)
         else:
             how = faiss.SearchParametersIVF(nprobe=probes, **parameters)
-        distances, rows = self._live.segment.index.search(self._asked.searchable, count, params=how)
+        distances, rows = self._live.segment.index.search(query, count, params=how)
         return distances[0], np.asarray(rows[0], dtype=np.int64)
 
     def _bits(self) -> npt.NDArray[np.uint8] | None:

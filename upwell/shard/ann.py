@@ -37,8 +37,13 @@ CODED_DIMENSIONS_MIN = 64
 LISTS = ((4_000_000, 2048), (1_000_000, 1024), (256_000, 512), (64_000, 256))
 TRAINED_ON_PER_LIST = 64
 TRAINING_ROUNDS = 10
-#: A component beyond this may overflow the float32 sums of squares in training and coding.
+#: Segments whose largest component lies outside are not coded: float32 sums of squares would overflow, or vanish beside the
+#: epsilons that FAISS adds when it codes.
 COMPONENT_MAX = 1e15
+COMPONENT_MIN = 1e-6
+
+#: Of vectors coded for inner products.
+LENGTH = 128.0
 
 NEIGHBOURS = 10
 #: How many of its rows a segment is measured with: one of a single list, which is made in a hurry, and one of several.
@@ -50,11 +55,68 @@ PROBES_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
+class Coding:
+    """How vectors are put before FAISS's RaBitQ, whose estimates of an inner product carry an absolute error of some hundredths:
+    for unit vectors that triples the candidates one has to look at. Squared distances have no such error, nor have long vectors.
+
+    cosine        unit vectors, by squared distance: closeness = 1 - distance / 2
+    dot-product   rows times ``scale``, so that they are about LENGTH long; queries of that very length: closeness of a unit query
+    euclidean     as they are
+    """
+
+    metric: Metric
+    scale: float = 1.0
+
+    @classmethod
+    def for_rows(cls, metric: Metric, sample: Matrix) -> Self:
+        """The coding that suits rows like these."""
+        if metric is not Metric.DOT_PRODUCT:
+            return cls(metric)
+        length = float(np.median(np.linalg.norm(sample.astype(np.float64), axis=1)))
+        # A power of two changes no bit of a mantissa.
+        return cls(metric, float(2.0 ** np.round(np.log2(LENGTH / length))) if length else 1.0)
+
+    @property
+    def faiss_metric(self) -> int:
+        return int(faiss.METRIC_INNER_PRODUCT if self.metric is Metric.DOT_PRODUCT else faiss.METRIC_L2)
+
+    def rows(self, vectors: Matrix) -> Matrix:
+        """Rows as they are coded, float32 of the same shape."""
+        if self.metric is Metric.DOT_PRODUCT:
+            return np.asarray(vectors * np.float32(self.scale))
+        return np.ascontiguousarray(searchable(self.metric, vectors))
+
+    def queries(self, vectors: Matrix) -> Matrix:
+        """Queries (n, dimensions) as the codes are asked."""
+        if self.metric is Metric.DOT_PRODUCT:
+            return np.asarray(searchable(Metric.COSINE, vectors) * np.float32(LENGTH))
+        return np.ascontiguousarray(searchable(self.metric, vectors))
+
+    def closeness(self, distances: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """What FAISS answers, as closeness (of a unit query, where the metric is a dot product)."""
+        exact = distances.astype(np.float64)
+        match self.metric:
+            case Metric.COSINE:
+                return np.asarray(1 - exact / 2)
+            case Metric.EUCLIDEAN:
+                return -exact
+            case Metric.DOT_PRODUCT:
+                return np.asarray(exact / (self.scale * LENGTH))
+
+
+@dataclass(frozen=True, slots=True)
 class Trust:
-    """What a segment's index was measured to need: per quantile in QUANTILES, the margin and the probes."""
+    """What a segment's index was measured to need: per quantile in QUANTILES, the margin and the probes.
+
+    Margins hold for queries of length one (dot product), or no further from the nearest list's centre than ``reach`` (the others):
+    the error of an estimate grows in proportion to either.
+    """
 
     margins: tuple[float, ...]
     probes: tuple[int, ...]
+    reach: float
+    #: See Coding.
+    scale: float = 1.0
 
     def margin(self, recall: float) -> float:
         """The margin at which at most its share of ``1 - recall`` is missed: all of it where there is one list."""
@@ -66,11 +128,11 @@ class Trust:
         return self.probes[_at_least(1 - (1 - recall) * PROBES_SHARE)]
 
     def to_json(self) -> dict[str, Any]:
-        return {"margins": self.margins, "probes": self.probes}
+        return {"margins": self.margins, "probes": self.probes, "reach": self.reach, "scale": self.scale}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        return cls(tuple(fields["margins"]), tuple(fields["probes"]))
+        return cls(tuple(fields["margins"]), tuple(fields["probes"]), fields["reach"], fields["scale"])
 
 
 def _at_least(quantile: float) -> int:
@@ -104,36 +166,39 @@ def wants_codes(rows: int, dimensions: int) -> bool:
 
 
 def build(vectors: Vectors, metric: Metric, alive: Callable[[], None] = lambda: None) -> Built | None:
-    """An index over ``searchable`` vectors; None if their components are too large for one. Takes seconds per million.
+    """An index over ``vectors``; None if their components are too large for one. Takes seconds per million.
 
     ``alive`` is called now and then, and may raise to have it stopped.
     """
+    if not _is_tame(vectors):
+        return None
     lists = lists_for(len(vectors))
+    sample = vectors.take(_sample(len(vectors), max(CODED_ROWS_MIN, lists * TRAINED_ON_PER_LIST))).read()
+    coding = Coding.for_rows(metric, sample)
     codes = "RaBitQfs" if vectors.dimensions >= CODED_DIMENSIONS_MIN else "Flat"
     kind = f"IVF{lists},{codes}"
-    index = faiss.index_factory(vectors.dimensions, kind, metric.faiss_metric)
+    index = faiss.index_factory(vectors.dimensions, kind, coding.faiss_metric)
     index.cp.min_points_per_centroid = 1
     index.cp.max_points_per_centroid = TRAINED_ON_PER_LIST
     index.cp.niter = TRAINING_ROUNDS
-    sample = _sample(len(vectors), max(CODED_ROWS_MIN, lists * TRAINED_ON_PER_LIST))
-    training = searchable(metric, vectors.take(sample).read())
-    if not is_tame(training):
-        return None
-    index.train(training)
+    index.train(coding.rows(sample))
     for chunk in vectors.chunks():
         alive()
-        ready = searchable(metric, chunk)
-        if not is_tame(ready):
-            return None
-        index.add(ready)
+        index.add(coding.rows(chunk))
     order, ends = _put_lists_in_order(index)
-    trust = _measure(index, vectors.take(order), metric, ends, alive)
+    trust = _measure(index, vectors.take(order), coding, ends, alive)
     return Built(kind, index, order, trust)
 
 
-def is_tame(vectors: Matrix) -> bool:
-    """Are all components small enough for codes?"""
-    return bool(vectors.size == 0 or max(float(vectors.max()), -float(vectors.min())) <= COMPONENT_MAX)
+def largest(vectors: Matrix) -> float:
+    """The largest component, without its sign; 0 for none."""
+    return max(float(vectors.max()), -float(vectors.min())) if vectors.size else 0.0
+
+
+def _is_tame(vectors: Vectors) -> bool:
+    """Is the largest component of all such that codes can be trusted? None but zeros will do as well."""
+    found = max(map(largest, vectors.chunks()), default=0.0)
+    return found == 0 or COMPONENT_MIN <= found <= COMPONENT_MAX
 
 
 def _sample(rows: int, count: int) -> Rows:
@@ -160,24 +225,27 @@ def _put_lists_in_order(index: Any) -> tuple[Rows, Rows]:
     return np.concatenate(order), np.array(ends)
 
 
-def _measure(index: Any, vectors: Vectors, metric: Metric, ends: Rows, alive: Callable[[], None]) -> Trust:
+def _measure(index: Any, vectors: Vectors, coding: Coding, ends: Rows, alive: Callable[[], None]) -> Trust:
     """Ask the index for the neighbours of some of its own rows, and note what it would have taken to find them."""
     chosen = _sample(len(vectors), SAMPLE_ROWS if index.nlist == 1 else SAMPLE_ROWS_LISTED)
-    asked = np.ascontiguousarray(searchable(metric, vectors.take(chosen).read()))
-    close, rows = _exact_neighbours(asked, vectors, metric, chosen, alive)
-    short = []
+    asked = coding.queries(vectors.take(chosen).read())
+    close, rows = _exact_neighbours(asked, vectors, coding, chosen, alive)
+    short: list[float] = []
     for place, one in enumerate(asked):
         its = rows[place][rows[place] >= 0]
-        selector = faiss.IDSelectorBatch(its)
-        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=index.nlist)
+        parameters = faiss.SearchParametersIVF(sel=faiss.IDSelectorBatch(its), nprobe=index.nlist)
         found, names = index.search(one[None, :], len(its), params=parameters)
         truth = dict(zip(rows[place].tolist(), close[place].tolist(), strict=True))
-        estimates = found[0] if metric is not Metric.EUCLIDEAN else -found[0]
+        estimates = coding.closeness(found[0]).tolist()
         short += [
-            truth[name] - float(e) for name, e in zip(names[0].tolist(), estimates, strict=True) if name >= 0
+            truth[name] - one for name, one in zip(names[0].tolist(), estimates, strict=True) if name >= 0
         ]
     margins = np.quantile(np.maximum(short, 0), QUANTILES, method="higher")
-    return Trust(tuple(margins.tolist()), _probes(index, asked, rows, ends))
+    reach = 0.0
+    if coding.metric is not Metric.DOT_PRODUCT:
+        nearest, _ = index.quantizer.search(asked, 1)
+        reach = float(np.sqrt(max(np.median(nearest), 0)))
+    return Trust(tuple(margins.tolist()), _probes(index, asked, rows, ends), reach, coding.scale)
 
 
 def _probes(index: Any, asked: Matrix, rows: Rows, ends: Rows) -> tuple[int, ...]:
@@ -192,20 +260,20 @@ def _probes(index: Any, asked: Matrix, rows: Rows, ends: Rows) -> tuple[int, ...
 
 
 def _exact_neighbours(
-    asked: Matrix, vectors: Vectors, metric: Metric, own: Rows, alive: Callable[[], None]
-) -> tuple[npt.NDArray[np.float32], Rows]:
+    asked: Matrix, vectors: Vectors, coding: Coding, own: Rows, alive: Callable[[], None]
+) -> tuple[npt.NDArray[np.float64], Rows]:
     """The NEIGHBOURS closest rows of each of ``asked``, itself left out: closeness and row, (n, NEIGHBOURS), -1 for none."""
     count = NEIGHBOURS + 1
-    close = np.full((len(asked), 0), -np.inf, np.float32)
+    close = np.full((len(asked), 0), -np.inf)
     rows = np.full((len(asked), 0), -1, np.int64)
     start = 0
     for chunk in vectors.chunks():
         alive()
-        ready = np.ascontiguousarray(searchable(metric, chunk))
-        distances, found = faiss.knn(asked, ready, min(count, len(ready)), metric=metric.faiss_metric)
-        here = -distances if metric is Metric.EUCLIDEAN else distances
+        distances, found = faiss.knn(
+            asked, coding.rows(chunk), min(count, len(chunk)), metric=coding.faiss_metric
+        )
         found = np.where(found >= 0, found + start, -1)
-        here = np.where((found < 0) | (found == own[:, None]), -np.inf, here)
+        here = np.where((found < 0) | (found == own[:, None]), -np.inf, coding.closeness(distances))
         close, rows = np.concatenate([close, here], axis=1), np.concatenate([rows, found], axis=1)
         best = np.argsort(-close, axis=1, kind="stable")[:, :count]
         close, rows = np.take_along_axis(close, best, axis=1), np.take_along_axis(rows, best, axis=1)

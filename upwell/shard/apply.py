@@ -20,7 +20,7 @@ from upwell.errors import Corrupt, Fenced, NotFound
 from upwell.ids import new_identity
 from upwell.log.entry import Entry
 from upwell.log.reader import LogReader
-from upwell.manifest import DeletionRef, Failure, Manifest, MutationResult, SegmentRef, ShardState
+from upwell.manifest import DeletionRef, Failure, Manifest, MutationResult, SegmentRef, ShardState, Totals
 from upwell.shard.deletions import encode_deletions
 from upwell.shard.merge import to_fold
 from upwell.shard.newest import NewestView
@@ -156,7 +156,12 @@ class Applier:
             self._write_shard(segments, change, deletions)
             for segments, change in zip(view.shards, resolution.shards, strict=True)
         )
-        deletions.write(self._store)
+        written = deletions.write(self._store)
+        known = {segment.id for segment in view.manifest.segments()}
+        written += sum(ref.nbytes for shard in shards for ref in shard.segments if ref.id not in known)
+        received = sum(
+            one.mutation.rows for one in batch if one.changeset and one.changeset.vectors is not None
+        )
         last = batch[-1].position
         return Manifest(
             version=view.manifest.version + 1,
@@ -167,6 +172,8 @@ class Applier:
             applied_places=sum(one.position == last for one in batch),
             shards=shards,
             failures=view.manifest.failures + _failures(resolution.results),
+            totals=view.manifest.totals
+            + Totals(vector_bytes=received * self._row_bytes, applied_bytes=written),
         )
 
     def _write_shard(
@@ -220,10 +227,13 @@ class _DeletionsWriter:
         ref = DeletionRef(object=self._key, section=live.ref.id, count=count)
         return live.ref.model_copy(update={"deletions": ref})
 
-    def write(self, store: Store) -> None:
-        """Write what was gathered, if anything was."""
-        if self._masks:
-            store.create(self._key, *encode_deletions(self._masks))
+    def write(self, store: Store) -> int:
+        """Write what was gathered, if anything was; returns how many bytes."""
+        if not self._masks:
+            return 0
+        parts = encode_deletions(self._masks)
+        store.create(self._key, *parts)
+        return nbytes_of(parts)
 
 
 def _remaining(live: LiveSegment, put_out: np.ndarray[tuple[int], np.dtype[np.int64]] | None) -> SegmentRows:

@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 from upwell.changeset import Matrix
 from upwell.errors import Corrupt
 from upwell.format import Box, Kind, pack, unpack
-from upwell.shard.ann import Built, Trust, build, wants_codes
+from upwell.shard.ann import Built, Trust, build, largest, wants_codes
 from upwell.shard.blocks import BlockChecked, block_sums, rows_per_block
 from upwell.shard.keys import Hashes, KeyScope, Rows, find_hashes, hash_keys, keys_of
 from upwell.shard.metric import Metric, searchable
@@ -183,6 +183,11 @@ class Segment:
     def vectors(self) -> Matrix:
         """float32 (rows, dimensions) as sent, mapped, read-only. Reads and verifies all of them once."""
         return self._raw.all() if isinstance(self._raw, BlockChecked) else self._raw
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest component of any vector, without its sign. Reads all of them once: for small segments."""
+        return largest(self.vectors)
 
     def take_vectors(self, rows: Rows) -> Matrix:
         """The given rows' vectors as sent, copied; of a large segment only their surroundings are read."""
