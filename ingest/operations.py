@@ -36,6 +36,8 @@ log = structlog.get_logger()
 STORE_THREADS = 8
 PARSE_THREADS = 2
 HOUSEKEEPING_S = 30.0
+#: An index that keeps up is believed to for so long.
+ADMITTED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,8 @@ class Operations:
         self.visibility = visibility
         self.metrics = metrics
         self._appenders: dict[str, Appender] = {}
+        #: When each index was last seen to keep up: monotonic seconds.
+        self._admitted_at: dict[str, float] = {}
         self._store_pool = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
         self._parse_pool = ThreadPoolExecutor(PARSE_THREADS, thread_name_prefix="parse")
         self._query_pool = ThreadPoolExecutor(engine.settings.query_threads, thread_name_prefix="query")
@@ -88,6 +92,13 @@ class Operations:
     async def parse(self, function: Callable[[], T]) -> T:
         """Run a parser in the pool for it."""
         return await asyncio.get_running_loop().run_in_executor(self._parse_pool, function)
+
+    async def admit(self, index: Index) -> None:
+        """Before an upload is read: raises Behind if its index has more segments than compaction keeps up with."""
+        now = self.engine.clock.monotonic()
+        if now - self._admitted_at.get(index.record.id, -ADMITTED_S) >= ADMITTED_S:
+            await self.look(index.check_segments)
+            self._admitted_at[index.record.id] = now
 
     async def append(self, index: Index, changeset: Changeset) -> Accepted:
         """Make a mutation durable, ring for the workers, and return its id. Raises Unavailable."""
@@ -148,6 +159,7 @@ class Operations:
                 log.warning("housekeeping put off", error=str(error))
                 continue
             for index_id in dead:
+                self._admitted_at.pop(index_id, None)
                 appender = self._appenders.get(index_id)
                 if appender is not None and appender.idle:
                     del self._appenders[index_id]

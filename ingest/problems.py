@@ -5,6 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from upwell.errors import (
+    Behind,
     Conflict,
     Corrupt,
     Exists,
@@ -28,14 +29,15 @@ STATUSES: tuple[tuple[type[UpwellError], HTTPStatus], ...] = (
     (Exists, HTTPStatus.BAD_REQUEST),
     (Unauthenticated, HTTPStatus.UNAUTHORIZED),
     (Forbidden, HTTPStatus.FORBIDDEN),
+    (Behind, HTTPStatus.TOO_MANY_REQUESTS),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (Conflict, HTTPStatus.SERVICE_UNAVAILABLE),
     (Corrupt, HTTPStatus.INTERNAL_SERVER_ERROR),
     (UpwellError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
 
-#: Seconds after which a client that got 503 should try again.
-RETRY_AFTER_S = 1
+#: Seconds after which a client that got one of these should try again.
+RETRY_AFTER_S = {HTTPStatus.SERVICE_UNAVAILABLE: 1, HTTPStatus.TOO_MANY_REQUESTS: 5}
 
 
 def status_of(error: UpwellError) -> HTTPStatus:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from upwell.clock import SystemClock
@@ -20,6 +21,7 @@ from upwell.errors import Fenced, Unavailable
 from upwell.garbage import Collected
 from upwell.settings import Settings
 from upwell.shard.apply import Applied
+from upwell.shard.compact import Compacted
 from workers.worker import WorkerProcess, stop_on_signals
 
 BATCH = 8
@@ -73,6 +75,18 @@ class FakeEngine:
 
     def live_indexes(self) -> list[str]:
         return sorted(path.name for path in self._folder.iterdir())
+
+    def compactions_due(self, index_id: str) -> list[int]:
+        return []
+
+    def compact(
+        self,
+        index_id: str,
+        shard: int,
+        alive: Callable[[], None],
+        turn: Callable[[], AbstractContextManager[object]],
+    ) -> Compacted | None:
+        return None
 
     def collect_garbage(self, index_id: str) -> Collected:
         return Collected()

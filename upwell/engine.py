@@ -17,7 +17,7 @@ from upwell.catalog.names import Catalog
 from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Tokens
 from upwell.clock import Clock, SystemClock
-from upwell.errors import Corrupt, NotFound
+from upwell.errors import Behind, Corrupt, NotFound
 from upwell.garbage import Collected, Collector, DeadIndexes
 from upwell.log.reader import LogReader
 from upwell.log.writer import LogWriter
@@ -106,6 +106,15 @@ class Index:
             self._engine.clock,
             self._engine.settings.grace_s,
         )
+
+    def check_segments(self) -> None:
+        """Raise Behind if a shard has more segments than compaction should ever leave it."""
+        most = self._engine.settings.stall_segments
+        for shard in self.head.refresh().shards:
+            if len(shard.segments) > most:
+                raise Behind(
+                    f"compaction is behind: a shard has {len(shard.segments)} segments, at most {most} are allowed"
+                )
 
     def has_backlog(self) -> bool:
         """Is there a log entry that is not applied yet? Two looks at the store."""

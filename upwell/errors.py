@@ -10,6 +10,7 @@
     ├── Unauthenticated      no token, or one we do not know
     ├── Forbidden            a token that may not do this
     ├── Unavailable          a part we need is away
+    ├── Behind               we are asked for more than we keep up with
     ├── Conflict             somebody else was first
     │   ├── AlreadyExists    … at writing an object that may be written once
     │   └── Fenced           … at committing; our work is void
@@ -113,6 +114,12 @@ class Forbidden(UpwellError):
 
 class Unavailable(UpwellError):
     """A part we need is away; try again later."""
+
+    retry = True
+
+
+class Behind(UpwellError):
+    """The server cannot keep up; try again later."""
 
     retry = True
 

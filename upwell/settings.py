@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     batch_bytes_max: int = Field(
         256 << 20, ge=1, description="bytes of columns that one commit applies at most"
     )
+    compaction_jobs: int = Field(1, ge=1, description="compactions that one worker process runs at once")
     compaction_fanout: int = Field(
         8, ge=2, description="segments of one size that a shard gathers before they are merged into one"
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Executor
 from dataclasses import asdict
 
@@ -17,13 +16,13 @@ from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
 from upwell.clock import Clock
-from upwell.doorbell.ending import end
 from upwell.doorbell.lease import Lease, Released, begin_generation, enqueue_drain
 from upwell.doorbell.notices import Notice, hint_applying, publish
 from upwell.errors import Corrupt, Fenced, Unavailable
 from upwell.settings import Settings
 from upwell.shard.apply import Applied
 from workers.engine import Drainable
+from workers.hold import Hold, renewed
 
 log = structlog.get_logger()
 
@@ -33,25 +32,6 @@ SLICE_S = 10.0
 HINT_TTL_S = 10.0
 #: Pause before looking again after losing a race for a commit.
 FENCED_PAUSE_S = 0.02
-
-
-class Hold:
-    """Whether the lease is still ours, as far as we know: read by the applying thread, written by the renewing task."""
-
-    def __init__(self) -> None:
-        self.ours = True
-        self._telling: set[asyncio.Task[None]] = set()
-
-    def tell(self, hint: Coroutine[None, None, None]) -> None:
-        """Send a hint on the side. It is only a hint: if Redis does not take it, nothing is lost."""
-        task = asyncio.ensure_future(hint)
-        self._telling.add(task)
-        task.add_done_callback(self._told)
-
-    def _told(self, task: asyncio.Task[None]) -> None:
-        self._telling.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.debug("hint not delivered", error=str(error))
 
 
 class Drainer:
@@ -89,7 +69,7 @@ class Drainer:
     async def _drain_held(self, redis: ArqRedis, index_id: str, lease: Lease) -> bool:
         """Apply until nothing is left or it must end; returns False if somebody should go on soon."""
         slice_ends = self._clock.monotonic() + SLICE_S
-        async with _renewed(lease, self._settings.lease_ttl_s / 3) as hold:
+        async with renewed(lease, self._settings.lease_ttl_s / 3) as hold:
             while hold.ours:
                 try:
                     applied = await self._apply(redis, index_id, hold)
@@ -121,26 +101,3 @@ class Drainer:
             log.debug("batch applied", index=index_id, **asdict(applied))
             await publish(redis, Notice(index_id, applied.version, applied.through_position))
         return applied
-
-
-@contextlib.asynccontextmanager
-async def _renewed(lease: Lease, every_s: float) -> AsyncIterator[Hold]:
-    """Renew the lease as long as the block runs."""
-    hold = Hold()
-
-    async def renew() -> None:
-        while hold.ours:
-            await asyncio.sleep(every_s)
-            try:
-                renewed = await lease.renew()
-            except (RedisError, OSError):
-                renewed = False
-            if not renewed:
-                hold.ours = False
-
-    task = asyncio.create_task(renew(), name="lease")
-    try:
-        yield hold
-    finally:
-        hold.ours = False
-        await end(task)

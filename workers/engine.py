@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from upwell.garbage import Collected
 from upwell.shard.apply import Applied
+from upwell.shard.compact import Compacted
 
 
 class Drainable(Protocol):
@@ -30,6 +32,23 @@ class Drainable(Protocol):
 
     def live_indexes(self) -> list[str]:
         """All indexes that have a name."""
+        ...
+
+    def compactions_due(self, index_id: str) -> list[int]:
+        """The shards of an index that have segments to merge."""
+        ...
+
+    def compact(
+        self,
+        index_id: str,
+        shard: int,
+        alive: Callable[[], None],
+        turn: Callable[[], AbstractContextManager[object]],
+    ) -> Compacted | None:
+        """Merge what is due next in a shard; None if nothing is. ``alive`` may raise to end it; ``turn`` is entered to commit.
+
+        Raises Fenced, Unavailable or Corrupt.
+        """
         ...
 
     def apply_batch(

@@ -1,4 +1,4 @@
-"""One worker process: an arq worker on the queue of drains, the sweep, and the collecting of garbage.
+"""One worker process: arq workers on the queues of drains and of compactions, the sweep, and the collecting of garbage.
 
 arq's known traps and what is done about each:
 
@@ -10,6 +10,7 @@ arq's known traps and what is done about each:
     Redis going away makes the worker raise                             a new one is made, with a pause, until told to stop
     a job cancelled at shutdown leaves its thread running               drains end by themselves after the batch they are at
     a health check key each hour                                        each HEALTH_S
+    one timeout for all functions, the longest of them                  compactions have a queue and an arq worker of their own
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ from redis.exceptions import RedisError
 from upwell.clock import Clock
 from upwell.doorbell.connection import connect, deserialize, serialize
 from upwell.doorbell.ending import end
-from upwell.doorbell.keys import DRAIN_JOB, DRAIN_QUEUE
+from upwell.doorbell.keys import COMPACTION_JOB, COMPACTION_QUEUE, DRAIN_JOB, DRAIN_QUEUE
 from upwell.errors import UpwellError
 from upwell.settings import Settings
 from workers.collect import Collecting
+from workers.compaction import Compacting, compacting_threads
 from workers.drain import Drainer
 from workers.engine import Drainable
 from workers.sweep import Sweep
@@ -43,6 +45,9 @@ log = structlog.get_logger()
 
 #: A backstop only: drains end their slice after seconds, and a batch takes less.
 DRAIN_TIMEOUT_S = 900
+#: The same; a compaction notices itself when it is not wanted any more.
+COMPACTION_TIMEOUT_S = 6 * 3600
+COMPACTION_POLL_S = 0.1
 NEVER_GIVE_UP = 10**9
 QUEUE_READ_LIMIT = 10_000
 HEALTH_S = 15
@@ -61,6 +66,8 @@ class WorkerProcess:
         self._executor = ThreadPoolExecutor(settings.worker_jobs, thread_name_prefix="drain")
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="sweep")
         self._drainer = Drainer(engine, settings, clock, self._executor)
+        self._merges = compacting_threads(settings.compaction_jobs)
+        self._compacting = Compacting(engine, settings, self._looks, self._merges)
         self._sweep = Sweep(engine, self._looks, settings.sweep_interval_s)
         self._collecting = Collecting(engine, self._looks, settings.grace_s)
         self._stop = asyncio.Event()
@@ -68,6 +75,7 @@ class WorkerProcess:
     def stop(self) -> None:
         """End after the batches under way."""
         self._drainer.stopping = True
+        self._compacting.stopping = True
         self._stop.set()
 
     async def run(self) -> None:
@@ -93,15 +101,17 @@ class WorkerProcess:
                     async with asyncio.timeout(pause_s * random.uniform(0.5, 1)):  # noqa: S311  jitter
                         await self._stop.wait()
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
-        for pool in (self._looks, self._executor):
+        for pool in (self._looks, self._executor, self._merges):
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
 
     async def _run_once(self) -> None:
         """One arq worker's life: until stopped (returns) or until Redis fails it (raises)."""
         redis = connect(self._redis_url)
-        worker = self._make_arq_worker(redis)
+        worker, merger = self._drain_worker(redis), self._compaction_worker(redis)
         parts = {
             asyncio.create_task(worker.async_run(), name="arq"),
+            asyncio.create_task(merger.async_run(), name="arq-compaction"),
+            asyncio.create_task(self._compacting.run(redis), name="compaction"),
             asyncio.create_task(self._sweep.run(redis), name="sweep"),
             asyncio.create_task(self._collecting.run(redis), name="collecting"),
             asyncio.create_task(self._stop.wait(), name="stop"),
@@ -109,48 +119,72 @@ class WorkerProcess:
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             if self._stop.is_set():
-                await self._finish_drains(worker)
+                await _finish_jobs(worker, merger)
             for part in done:
                 part.result()
         finally:
-            await end(*parts, *worker.tasks.values())
+            await end(*parts, *worker.tasks.values(), *merger.tasks.values())
             with contextlib.suppress(RedisError, OSError):
-                await redis.delete(worker.health_check_key)
+                await redis.delete(worker.health_check_key, merger.health_check_key)
             await redis.aclose(close_connection_pool=True)
 
-    def _make_arq_worker(self, redis: Any) -> Worker:
+    def _drain_worker(self, redis: Any) -> Worker:
         async def drain(_context: dict[str, Any], index_id: str) -> None:
             await self._drainer.drain(redis, index_id)
+            await self._compacting.ask(redis, index_id)
 
-        return Worker(
-            functions=[
-                func(
-                    cast("WorkerCoroutine", drain),
-                    name=DRAIN_JOB,
-                    timeout=DRAIN_TIMEOUT_S,
-                    max_tries=NEVER_GIVE_UP,
-                )
-            ],
-            queue_name=DRAIN_QUEUE,
-            redis_pool=redis,
-            handle_signals=False,
-            max_jobs=self._settings.worker_jobs,
-            job_timeout=DRAIN_TIMEOUT_S,
-            keep_result=0,
-            max_tries=NEVER_GIVE_UP,
-            poll_delay=self._settings.poll_delay_s,
-            queue_read_limit=QUEUE_READ_LIMIT,
-            health_check_interval=HEALTH_S,
-            job_serializer=serialize,
-            job_deserializer=deserialize,
-            log_results=False,
+        return _arq_worker(
+            redis,
+            (DRAIN_QUEUE, DRAIN_JOB, drain),
+            timeout_s=DRAIN_TIMEOUT_S,
+            jobs=self._settings.worker_jobs,
+            poll_delay_s=self._settings.poll_delay_s,
         )
 
-    async def _finish_drains(self, worker: Worker) -> None:
+    def _compaction_worker(self, redis: Any) -> Worker:
+        async def compact(_context: dict[str, Any], index_id: str, shard: int) -> None:
+            await self._compacting.compact(redis, index_id, shard)
+
+        return _arq_worker(
+            redis,
+            (COMPACTION_QUEUE, COMPACTION_JOB, compact),
+            timeout_s=COMPACTION_TIMEOUT_S,
+            jobs=self._settings.compaction_jobs,
+            poll_delay_s=max(COMPACTION_POLL_S, self._settings.poll_delay_s),
+        )
+
+
+def _arq_worker(
+    redis: Any, of: tuple[str, str, Any], *, timeout_s: float, jobs: int, poll_delay_s: float
+) -> Worker:
+    """An arq worker of one function: its queue, its name, and itself."""
+    queue, name, work = of
+    function = func(cast("WorkerCoroutine", work), name=name, timeout=timeout_s, max_tries=NEVER_GIVE_UP)
+    return Worker(
+        functions=[function],
+        queue_name=queue,
+        redis_pool=redis,
+        handle_signals=False,
+        max_jobs=jobs,
+        job_timeout=timeout_s,
+        keep_result=0,
+        max_tries=NEVER_GIVE_UP,
+        poll_delay=poll_delay_s,
+        queue_read_limit=QUEUE_READ_LIMIT,
+        health_check_interval=HEALTH_S,
+        job_serializer=serialize,
+        job_deserializer=deserialize,
+        log_results=False,
+    )
+
+
+async def _finish_jobs(*workers: Worker) -> None:
+    """Take on no more jobs, and give those that run a while to end by themselves."""
+    for worker in workers:
         worker.allow_pick_jobs = False
-        running = [task for task in worker.tasks.values() if not task.done()]
-        if running:
-            await asyncio.wait(running, timeout=FINISH_S)
+    running = [task for worker in workers for task in worker.tasks.values() if not task.done()]
+    if running:
+        await asyncio.wait(running, timeout=FINISH_S)
 
 
 def stop_on_signals(process: WorkerProcess) -> None:

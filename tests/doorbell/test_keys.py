@@ -11,7 +11,9 @@ from upwell.doorbell import keys
 def key_functions() -> dict[str, str]:
     """Each function that builds a key of an index, by name, with what it builds for ``a1``."""
     found = {
-        name: function("a1")
+        name: function("a1", "{shard}")
+        if "shard" in inspect.signature(function).parameters
+        else function("a1")
         for name, function in inspect.getmembers(keys, inspect.isfunction)
         if name.endswith("_key")
     }
@@ -21,7 +23,7 @@ def key_functions() -> dict[str, str]:
 
 def test_every_key_is_in_the_table() -> None:
     table = inspect.getdoc(keys) or ""
-    for key in [*key_functions().values(), keys.COMMITTED_CHANNEL, keys.DRAIN_QUEUE]:
+    for key in [*key_functions().values(), keys.COMMITTED_CHANNEL, *keys.PERMANENT]:
         assert key.replace("{a1}", "{index}") in table, key
 
 
@@ -35,4 +37,5 @@ def test_an_index_keeps_to_one_slot_and_keys_differ() -> None:
     built = list(key_functions().values())
     assert all(key.startswith("upwell:{a1}:") for key in built)
     assert len(set(built)) == len(built)
+    assert keys.compaction_job_id("a1", 2, "t") == "compact:a1:2:t"
     assert keys.drain_job_id("a1", "g") == "drain:a1:g"

@@ -127,7 +127,11 @@ def test_a_deleted_index_is_gone_and_its_name_can_be_used_again(index: Index) ->
     assert index.post("upsert", b'{"id":"a","values":[1,2,3]}').error[:2] == (410, 3005)
     assert index.create(4).status == 200
     assert index.get(f"/mutations/{old}").error[0] == 404
-    assert index.get("/info").result == {"dimensions": 4, "vectorCount": 0}
+    assert index.get("/info").result == {
+        "dimensions": 4,
+        "vectorCount": 0,
+        "compaction": {"pending": 0, "segments": 0, "writeAmplification": None},
+    }
     assert index.create(4).error[:2] == (400, 3002)
 
 

@@ -58,6 +58,12 @@ class ListEngine:
     def live_indexes(self) -> list[str]:
         return list(self.appended)
 
+    def compactions_due(self, index_id: str) -> list[int]:
+        return []
+
+    def compact(self, *_: object) -> None:
+        raise AssertionError("nothing is due")
+
     def collect_garbage(self, index_id: str) -> Collected:
         return Collected()
 

@@ -5,29 +5,35 @@
     upwell:{index}:lease                   string  lease_ttl_s        the worker that drains the index: its token
     upwell:{index}:knock                   string  an hour            a drain that found the lease taken: look again
     upwell:{index}:applying                string  10 s               the drain: the position it is working towards
+    upwell:{index}:compacts:{shard}        string  lease_ttl_s        the worker that merges segments of a shard: its token
+    upwell:{index}:asked:{shard}           string  ASKED_TTL_S        a merge was enqueued a moment ago
     upwell:{index}:swept                   string  sweep_interval_s   a sweep: this index is seen to for now
     upwell:{index}:collected               string  a tenth of grace_s its garbage was collected a moment ago
     upwell:committed                       channel –                  a drain, after each commit
 
-arq adds its own: ``upwell:drain`` (the queue, a sorted set that is there while it has members), ``arq:job:*``,
+arq adds its own: ``upwell:drain`` and ``upwell:compact`` (queues, sorted sets that are there while they have members), ``arq:job:*``,
 ``arq:in-progress:*``, ``arq:retry:*`` and the queue's health check, all with a time to live. The braces are a hash tag: an
 index's keys share a slot.
 """
 
 from __future__ import annotations
 
-#: The arq queue of drains. Compaction will have a queue, and worker processes, of its own.
+#: The arq queue of drains, and its function.
 DRAIN_QUEUE = "upwell:drain"
-#: The arq function that drains an index.
 DRAIN_JOB = "drain"
+#: The arq queue of compactions, which take long and are never urgent, and its function.
+COMPACTION_QUEUE = "upwell:compact"
+COMPACTION_JOB = "compact"
 
 COMMITTED_CHANNEL = "upwell:committed"
 
 GENERATION_TTL_S = 7 * 24 * 3600
 KNOCK_TTL_S = 3600
 
-#: Keys that may stay without a time to live: the queue itself.
-PERMANENT = frozenset({DRAIN_QUEUE})
+ASKED_TTL_S = 5
+
+#: Keys that may stay without a time to live: the queues themselves.
+PERMANENT = frozenset({DRAIN_QUEUE, COMPACTION_QUEUE})
 
 
 def generation_key(index_id: str) -> str:
@@ -43,6 +49,16 @@ def lease_key(index_id: str) -> str:
 def knock_key(index_id: str) -> str:
     """Somebody came to drain an index while another did."""
     return f"upwell:{{{index_id}}}:knock"
+
+
+def compaction_lease_key(index_id: str, shard: int) -> str:
+    """Who merges segments of a shard just now."""
+    return f"upwell:{{{index_id}}}:compacts:{shard}"
+
+
+def asked_key(index_id: str, shard: int) -> str:
+    """A merge of a shard's segments was asked for a moment ago."""
+    return f"upwell:{{{index_id}}}:asked:{shard}"
 
 
 def applying_key(index_id: str) -> str:
@@ -63,3 +79,8 @@ def collected_key(index_id: str) -> str:
 def drain_job_id(index_id: str, generation: str) -> str:
     """The arq job id: one per index and generation, so that one job at most waits however often it is rung for."""
     return f"drain:{index_id}:{generation}"
+
+
+def compaction_job_id(index_id: str, shard: int, token: str) -> str:
+    """The arq job id of one asking for a merge. Never the same twice: arq keeps a dead worker's job from others for long."""
+    return f"compact:{index_id}:{shard}:{token}"

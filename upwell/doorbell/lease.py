@@ -38,10 +38,16 @@ from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix, job_key_prefix
 
 from upwell.doorbell.keys import (
+    ASKED_TTL_S,
+    COMPACTION_JOB,
+    COMPACTION_QUEUE,
     DRAIN_JOB,
     DRAIN_QUEUE,
     GENERATION_TTL_S,
     KNOCK_TTL_S,
+    asked_key,
+    compaction_job_id,
+    compaction_lease_key,
     drain_job_id,
     generation_key,
     knock_key,
@@ -131,18 +137,39 @@ def _fresh() -> str:
     return secrets.token_hex(8)
 
 
-class Lease:
-    """One drain's claim to an index."""
+async def enqueue_compaction(redis: ArqRedis, index_id: str, shard: int) -> bool:
+    """Enqueue a merge of a shard's segments, unless somebody is at it or it was asked for a moment ago."""
+    if await redis.exists(compaction_lease_key(index_id, shard)):
+        return False
+    if not await redis.set(asked_key(index_id, shard), "1", nx=True, px=ASKED_TTL_S * 1000):
+        return False
+    job = await redis.enqueue_job(
+        COMPACTION_JOB,
+        index_id,
+        shard,
+        _job_id=compaction_job_id(index_id, shard, _fresh()),
+        _queue_name=COMPACTION_QUEUE,
+    )
+    return job is not None
 
-    def __init__(self, redis: ArqRedis, index_id: str, ttl_s: float) -> None:
+
+class Lease:
+    """One drain's claim to an index, or (with ``shard``) one compaction's claim to a shard."""
+
+    def __init__(self, redis: ArqRedis, index_id: str, ttl_s: float, shard: int | None = None) -> None:
         self._redis = redis
-        self._keys = (lease_key(index_id), knock_key(index_id))
+        held = lease_key(index_id) if shard is None else compaction_lease_key(index_id, shard)
+        self._keys = (held, knock_key(index_id))
         self._token = secrets.token_hex(16)
         self._ttl_ms = max(1, int(ttl_s * 1000))
 
     async def acquire(self) -> bool:
         """Take the lease, or leave a knock for whoever holds it."""
         return bool(await self._run(_ACQUIRE, self._keys, self._ttl_ms, KNOCK_TTL_S * 1000))
+
+    async def claim(self) -> bool:
+        """Take the lease if it is free, and leave nothing if it is not."""
+        return bool(await self._redis.set(self._keys[0], self._token, nx=True, px=self._ttl_ms))
 
     async def renew(self) -> bool:
         """Hold it for another while; False if it is not ours any more."""

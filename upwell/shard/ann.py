@@ -27,7 +27,7 @@ import numpy.typing as npt
 from upwell.changeset import Matrix
 from upwell.shard.keys import Rows
 from upwell.shard.metric import Metric, searchable
-from upwell.shard.vectors import Vectors
+from upwell.shard.vectors import CHUNK_BYTES, Vectors
 
 #: From this many rows on a segment has codes; fewer are compared one by one as fast.
 CODED_ROWS_MIN = 2_048
@@ -170,6 +170,10 @@ def build(vectors: Vectors, metric: Metric, alive: Callable[[], None] = lambda: 
 
     ``alive`` is called now and then, and may raise to have it stopped.
     """
+    # FAISS's own threads wait busily for one another, which costs dearly where others want the cores.
+    faiss.omp_set_num_threads(1)
+    if vectors.nbytes <= CHUNK_BYTES:
+        vectors = Vectors.of(vectors.read())
     if not _is_tame(vectors):
         return None
     lists = lists_for(len(vectors))

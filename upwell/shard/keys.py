@@ -19,6 +19,9 @@ Hashes = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
 
 
+HASHED_AT_ONCE = 16_384
+
+
 class KeyScope(StrEnum):
     """Within what an id is unique."""
 
@@ -40,7 +43,12 @@ def keys_of(ids: pa.Array, namespaces: pa.Array | None, scope: KeyScope) -> pa.A
 
 def hash_keys(keys: pa.Array) -> Hashes:
     """xxh3_64 of each key."""
-    return np.fromiter(map(xxh3_64_intdigest, keys.to_numpy(zero_copy_only=False)), np.uint64, len(keys))
+    hashes = np.empty(len(keys), np.uint64)
+    # In pieces, because other threads of the process stand still while one is hashed.
+    for start in range(0, len(keys), HASHED_AT_ONCE):
+        piece = keys.slice(start, HASHED_AT_ONCE).to_numpy(zero_copy_only=False)
+        hashes[start : start + len(piece)] = np.fromiter(map(xxh3_64_intdigest, piece), np.uint64, len(piece))
+    return hashes
 
 
 def shard_of(hashes: Hashes, shards: int) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ so that it cannot be taken for one of Cloudflare's.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 import structlog
 from aiohttp import web
@@ -127,8 +128,8 @@ async def errors_in_envelopes(request: web.Request, handler: Handler) -> web.Str
             log.error(
                 "request failed", method=request.method, path=request.path, status=status, error=str(error)
             )
-        headers = {"Retry-After": str(RETRY_AFTER_S)} if status == 503 else None
-        return failure(status, code, message, headers)
+        wait_s = RETRY_AFTER_S.get(HTTPStatus(status))
+        return failure(status, code, message, None if wait_s is None else {"Retry-After": str(wait_s)})
     except web.HTTPNotFound:
         message = f"Could not route to {request.path}, perhaps your object identifier is invalid?"
         return failure(404, NO_ROUTE, message)

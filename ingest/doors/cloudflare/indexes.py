@@ -61,6 +61,13 @@ async def info(request: web.Request) -> web.Response:
     index = await authorised_index(request, Access.READ)
     manifest = await asyncio.to_thread(index.head.refresh)
     result: dict[str, object] = {"dimensions": index.record.dimensions, "vectorCount": manifest.vectors}
+    # Beyond Cloudflare's: how far the index is merged, and what that cost.
+    amplification = manifest.totals.write_amplification
+    result["compaction"] = {
+        "pending": len(await asyncio.to_thread(index.compactor.due)),
+        "segments": sum(len(shard.segments) for shard in manifest.shards),
+        "writeAmplification": None if amplification is None else round(amplification, 3),
+    }
     newest = index.outcomes.last_applied(manifest)
     if newest is not None:
         result["processedUpToDatetime"] = timestamp(manifest.committed_at)

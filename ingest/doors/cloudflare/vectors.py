@@ -49,6 +49,7 @@ async def upsert(request: web.Request) -> web.Response:
 async def _upload(request: web.Request, operation: Operation) -> web.Response:
     index = await authorised_index(request, Access.WRITE)
     ops = operations(request)
+    await ops.admit(index)
     settings = ops.engine.settings
     rules = Rules(
         dimensions=index.record.dimensions,
@@ -126,7 +127,8 @@ async def query(request: web.Request) -> web.Response:
     after = request.query.get("after") or asked.after
     if after is not None:
         await ops.seen(index, after, wait_seconds(request, AFTER_WAIT_S))
-    return answer(await ops.read(index, lambda view: _run_query(view, asked, vector)))
+    recall = ops.engine.settings.recall
+    return answer(await ops.read(index, lambda view: _run_query(view, asked, vector, recall)))
 
 
 def _checked(asked: Query, index: Index) -> np.ndarray[tuple[int], np.dtype[np.float32]] | None:
@@ -159,7 +161,7 @@ def _checked(asked: Query, index: Index) -> np.ndarray[tuple[int], np.dtype[np.f
 
 
 def _run_query(
-    view: View, asked: Query, vector: np.ndarray[tuple[int], np.dtype[np.float32]] | None
+    view: View, asked: Query, vector: np.ndarray[tuple[int], np.dtype[np.float32]] | None, recall: float
 ) -> bytes:
     if vector is None:
         assert asked.vector_id is not None
@@ -169,7 +171,7 @@ def _run_query(
                 400, OWN_CODES + 404, f'vectorId: there is no vector with id "{asked.vector_id}"'
             )
         vector = found[0].values
-    matches = search(view, vector, asked.top_k, asked.namespace or None)
+    matches = search(view, vector, asked.top_k, asked.namespace or None, recall=recall)
     hits = [_hit(match, view.record.metric, asked) for match in matches]
     return encode_result({"count": len(hits), "matches": hits})
 

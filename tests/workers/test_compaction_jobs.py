@@ -1,0 +1,232 @@
+"""Compaction as jobs: asked for, done once, beside drains, and given up when it is not wanted any more."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+from arq.connections import ArqRedis
+
+from tests.fake_engine import FakeEngine
+from tests.valkey_server import ValkeyServer
+from upwell.clock import SystemClock
+from upwell.doorbell.connection import connect
+from upwell.doorbell.keys import COMPACTION_QUEUE, DRAIN_QUEUE, compaction_lease_key, lease_key
+from upwell.doorbell.lease import Lease, enqueue_compaction
+from upwell.errors import Corrupt, Fenced, Unavailable
+from upwell.settings import Settings
+from upwell.shard.compact import Compacted
+from workers import compaction as compaction_module
+from workers.compaction import Compacting, compacting_threads
+from workers.worker import WorkerProcess
+
+
+class MergingEngine(FakeEngine):
+    """Shards that need so many merges each; each merge takes a while, and says who was at it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.needed: dict[tuple[str, int], int] = {}
+        self.merges: list[tuple[str, int]] = []
+        self.takes_s = 0.0
+        self.error: Exception | None = None
+        self.at_work = threading.Event()
+        self.committing: Callable[[], None] = lambda: None
+
+    def live_indexes(self) -> list[str]:
+        return sorted({index_id for index_id, _ in self.needed})
+
+    def compactions_due(self, index_id: str) -> list[int]:
+        if index_id == "damaged":
+            raise Corrupt("a manifest")
+        return [shard for (one, shard), left in self.needed.items() if one == index_id and left > 0]
+
+    def compact(
+        self,
+        index_id: str,
+        shard: int,
+        alive: Callable[[], None],
+        turn: Callable[[], AbstractContextManager[object]],
+    ) -> Compacted | None:
+        if self.needed.get((index_id, shard), 0) <= 0:
+            return None
+        self.at_work.set()
+        ends = time.monotonic() + self.takes_s
+        while time.monotonic() < ends:
+            alive()
+            time.sleep(0.005)
+        if self.error is not None:
+            raise self.error
+        with turn():
+            self.committing()
+            self.needed[index_id, shard] -= 1
+            self.merges.append((index_id, shard))
+        return Compacted(version=7, shard=shard, segments=8, rows=10, nbytes=100)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ValkeyServer]:
+    server = ValkeyServer(tmp_path / "valkey")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def redis(server: ValkeyServer) -> AsyncIterator[ArqRedis]:
+    pool = connect(server.url)
+    yield pool
+    await pool.aclose(close_connection_pool=True)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> MergingEngine:
+    return MergingEngine(tmp_path)
+
+
+@pytest.fixture
+async def compacting(engine: MergingEngine) -> AsyncIterator[Compacting]:
+    looks, threads = ThreadPoolExecutor(1), compacting_threads(2)
+    settings = Settings.model_validate({"lease_ttl_s": 0.3, "sweep_interval_s": 0.05})
+    yield Compacting(engine, settings, looks, threads)
+    for pool in (looks, threads):
+        await asyncio.to_thread(pool.shutdown)
+
+
+async def test_what_is_due_is_asked_for_once(
+    engine: MergingEngine, compacting: Compacting, redis: ArqRedis
+) -> None:
+    engine.needed = {("a", 0): 1, ("a", 1): 0, ("a", 2): 1}
+    for _ in range(3):
+        await compacting.ask(redis, "a")
+    names = [name.decode().split(":")[:3] for name in await redis.zrange(COMPACTION_QUEUE, 0, -1)]
+    assert sorted(names) == [["compact", "a", "0"], ["compact", "a", "2"]]
+    await redis.set(compaction_lease_key("b", 0), "somebody")
+    assert not await enqueue_compaction(redis, "b", 0)
+
+
+async def test_a_shard_is_merged_until_nothing_is_due_and_by_one_worker(
+    engine: MergingEngine, compacting: Compacting, redis: ArqRedis
+) -> None:
+    engine.needed, engine.takes_s = {("a", 0): 3}, 0.4
+    await asyncio.gather(compacting.compact(redis, "a", 0), compacting.compact(redis, "a", 0))
+    assert engine.merges == [("a", 0)] * 3
+    assert await redis.keys("*") == []
+
+
+async def test_shards_are_merged_side_by_side(
+    engine: MergingEngine, compacting: Compacting, redis: ArqRedis
+) -> None:
+    engine.needed = {("a", 0): 1, ("a", 1): 1}
+    both = threading.Barrier(2, timeout=10)
+    engine.committing = lambda: None
+    engine.compactions_due("a")
+    merge = engine.compact
+
+    def together(*what: object) -> Compacted | None:
+        if engine.needed["a", what[1]] > 0:  # type: ignore[index]
+            both.wait()
+        return merge(*what)  # type: ignore[arg-type]
+
+    engine.compact = together  # type: ignore[method-assign, assignment]
+    await asyncio.gather(*(compacting.compact(redis, "a", shard) for shard in (0, 1)))
+    assert sorted(engine.merges) == [("a", 0), ("a", 1)]
+
+
+async def test_a_commit_waits_for_the_drain_and_rings_for_who_came_meanwhile(
+    engine: MergingEngine, compacting: Compacting, redis: ArqRedis
+) -> None:
+    engine.needed = {("a", 0): 1}
+    drain = Lease(redis, "a", 30)
+    assert await drain.acquire()
+    loop = asyncio.get_running_loop()
+
+    def knocked_at() -> None:
+        held = asyncio.run_coroutine_threadsafe(Lease(redis, "a", 30).acquire(), loop).result()
+        assert not held, "the commit must hold the drain's lease"
+
+    engine.committing = knocked_at
+    task = asyncio.create_task(compacting.compact(redis, "a", 0))
+    assert await asyncio.to_thread(engine.at_work.wait, 10)
+    await asyncio.sleep(0.05)
+    assert engine.merges == []
+    await drain.drop()
+    await task
+    assert engine.merges == [("a", 0)]
+    assert await redis.zcard(DRAIN_QUEUE) == 1
+    assert await redis.exists(lease_key("a")) == 0
+
+
+async def test_a_drain_that_never_ends_does_not_starve_it(
+    engine: MergingEngine, compacting: Compacting, redis: ArqRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction_module, "TURN_S", 0.1)
+    engine.needed = {("a", 0): 1}
+    assert await Lease(redis, "a", 30).acquire()
+    await compacting.compact(redis, "a", 0)
+    assert engine.merges == [("a", 0)]
+    assert await redis.exists(lease_key("a")) == 1
+
+
+async def test_it_ends_when_the_process_is_to_stop(
+    engine: MergingEngine, compacting: Compacting, redis: ArqRedis
+) -> None:
+    engine.needed, engine.takes_s = {("a", 0): 1}, 60
+    task = asyncio.create_task(compacting.compact(redis, "a", 0))
+    assert await asyncio.to_thread(engine.at_work.wait, 10)
+    compacting.stopping = True
+    await asyncio.wait_for(task, 10)
+    assert engine.merges == [] and await redis.keys("*") == []
+
+
+async def test_it_ends_when_another_took_over(
+    engine: MergingEngine, compacting: Compacting, redis: ArqRedis
+) -> None:
+    engine.needed, engine.takes_s = {("a", 0): 1}, 60
+    task = asyncio.create_task(compacting.compact(redis, "a", 0))
+    assert await asyncio.to_thread(engine.at_work.wait, 10)
+    await redis.set(compaction_lease_key("a", 0), "another")
+    await asyncio.wait_for(task, 10)
+    assert engine.merges == [] and await redis.get(compaction_lease_key("a", 0)) == b"another"
+
+
+@pytest.mark.parametrize("error", [Fenced("lost"), Unavailable("disk"), Corrupt("bytes")])
+async def test_a_merge_that_fails_is_left_for_later(
+    engine: MergingEngine, compacting: Compacting, redis: ArqRedis, error: Exception
+) -> None:
+    engine.needed, engine.error = {("a", 0): 1}, error
+    await compacting.compact(redis, "a", 0)
+    assert engine.merges == [] and await redis.keys("*") == []
+    engine.error = None
+    await compacting.compact(redis, "a", 0)
+    assert engine.merges == [("a", 0)]
+
+
+async def test_with_redis_gone_it_commits_all_the_same(
+    engine: MergingEngine, compacting: Compacting, redis: ArqRedis, server: ValkeyServer
+) -> None:
+    """The lease spares work; that the merge is right is the manifest's doing."""
+    engine.needed, engine.takes_s = {("a", 0): 1}, 0.05
+    task = asyncio.create_task(compacting.compact(redis, "a", 0))
+    assert await asyncio.to_thread(engine.at_work.wait, 10)
+    server.stop()
+    await asyncio.wait_for(task, 30)
+    assert engine.merges in ([("a", 0)], [])
+
+
+async def test_a_worker_finds_what_nobody_asked_for(engine: MergingEngine, server: ValkeyServer) -> None:
+    engine.needed = {("damaged", 0): 1, ("a", 0): 2, ("b", 1): 1}
+    settings = Settings.model_validate({"sweep_interval_s": 0.05})
+    worker = WorkerProcess(engine, settings, SystemClock(), server.url)
+    task = asyncio.create_task(worker.run())
+    async with asyncio.timeout(20):
+        while sorted(engine.merges) != [("a", 0), ("a", 0), ("b", 1)]:  # noqa: ASYNC110  a thread merges
+            await asyncio.sleep(0.01)
+    worker.stop()
+    await asyncio.wait_for(task, 20)
