@@ -11,7 +11,8 @@ LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve demo test test-all check format bench-ack lock install install-dev clean
+.PHONY: help serve demo test test-all check format bench-ack bench-peers bench-growth bench-small bench-limit bench-workers \
+	bench-memory bench-report lock install install-dev clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -42,16 +43,44 @@ format: $(VENV)/.dev ## put the code into its usual form
 bench-ack: $(VENV)/.dev ## measure the time to acknowledged and to visible
 	@exec $(BIN)/python tests/bench/ack_and_visible.py $(ARGS)
 
+bench-peers: $(VENV)/.dev ## measure Upwell beside other vector stores
+	@exec $(BIN)/python -m tests.bench.peers $(ARGS)
+
+bench-growth: $(VENV)/.dev ## measure upserts as an index grows to a million vectors
+	@exec $(BIN)/python -m tests.bench.growth $(ARGS)
+
+bench-small: $(VENV)/.dev ## measure one-vector upserts (ARGS=--peers for Chroma and pgvector too)
+	@exec $(BIN)/python -m tests.bench.small $(ARGS)
+
+bench-limit: $(VENV)/.dev ## measure bulk upserts as a share of the limit
+	@exec $(BIN)/python -m tests.bench.limit $(ARGS)
+
+bench-workers: $(VENV)/.dev ## measure what a second worker brings
+	@exec $(BIN)/python -m tests.bench.workers $(ARGS)
+
+bench-memory: $(VENV)/.dev ## measure the memory of a front end that serves a million vectors
+	@exec $(BIN)/python -m tests.bench.memory $(ARGS)
+
+bench-report: $(VENV)-bench/.report ## write tables and plots of what was measured
+	@exec $(VENV)-bench/bin/python -m tests.bench.report $(ARGS)
+
+$(VENV)-bench/.report: tests/bench/requirements.lock
+	@test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	@$(VENV)-bench/bin/python -m pip install -q --disable-pip-version-check --no-input --require-hashes -r $<
+	@touch $@
+
 lock: $(VENV)/.dev ## renew the lock files (ARGS=--upgrade for newer versions)
 	@$(LOCK) pyproject.toml --group build $(ARGS) -o requirements.lock
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock $(ARGS) -o requirements-dev.lock
+	@$(LOCK) tests/bench/requirements.in $(ARGS) -o tests/bench/requirements.lock
+	@$(LOCK) tests/bench/peers/requirements.in $(ARGS) -o tests/bench/peers/requirements.lock
 
 install: $(VENV)/.runtime ## only make .venv
 
 install-dev: $(VENV)/.dev ## only make .venv, with what tests need
 
 clean: ## remove .venv and caches; data/ stays
-	@rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	@rm -rf $(VENV) $(VENV)-bench dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	@find upwell ingest workers tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is as new as the last install that went through, so that nothing is installed twice.

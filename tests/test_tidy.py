@@ -14,7 +14,12 @@ PACKAGES = ("upwell", "ingest", "workers")
 FOLDERS = {*PACKAGES, "tests", "deploy"}
 MADE_HERE = {"data", "dist", "build", "__pycache__"}  # git ignores them
 NOT_OURS = {".env", ".coverage", ".DS_Store"}  # the same, as files
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = (
+    "requirements.lock",
+    "requirements-dev.lock",
+    "tests/bench/requirements.lock",
+    "tests/bench/peers/requirements.lock",
+)
 LINES_MAX = dict.fromkeys(PACKAGES, 400) | {"tests": 500}
 FUNCTION_LINES_MAX = 70
 VAGUE = {"util", "utils", "helper", "helpers", "common", "misc"}

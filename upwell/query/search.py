@@ -182,7 +182,11 @@ class _Part:
         # Where few rows count, the nearest of them lie in lists further away.
         probes = trust.probes_for(recall) * segment.rows / self.left
         asked = min(asked, self.left)
-        found, rows = self._search(asked_for.coded, asked, min(int(np.ceil(probes)), segment.index.nlist))
+        lists = segment.index.nlist
+        found, rows = self._search(asked_for.coded, asked, min(int(np.ceil(probes)), lists))
+        if rows[-1] < 0 and probes < lists:
+            # Those lists hold too few of the rows that count.
+            found, rows = self._search(asked_for.coded, asked, lists)
         there = rows >= 0
         margin = trust.margin(recall)
         if trust.reach:
