@@ -128,6 +128,10 @@ class Operations:
             self._query_pool, lambda: function(index.newest.get())
         )
 
+    async def ask(self, function: Callable[[], T]) -> T:
+        """Run a query in the pool for them."""
+        return await asyncio.get_running_loop().run_in_executor(self._query_pool, function)
+
     async def look(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a short look at the store in the pool for it."""
         return await asyncio.get_running_loop().run_in_executor(self._store_pool, function, *arguments)

@@ -214,19 +214,19 @@ def test_what_is_trusted_grows_with_the_recall_asked_for() -> None:
     asked = (0.5, 0.8, 0.9, 0.97, 0.98, 0.99, 0.999, 1.0)
     margins, probes = [trust.margin(r) for r in asked], [trust.probes_for(r) for r in asked]
     assert margins == sorted(margins) and probes == sorted(probes)
-    # 0.98 may miss two in a hundred: one and a half for want of probes, half a one for the margin.
+    # 0.98 may miss two in a hundred: one for want of probes, one for the margin.
     assert (trust.margin(0.98), trust.probes_for(0.98)) == (
-        QUANTILES.index(0.995),
-        1 + QUANTILES.index(0.985),
+        QUANTILES.index(0.99),
+        1 + QUANTILES.index(0.99),
     )
     assert Trust.from_json(trust.to_json()) == trust
 
 
 def test_more_rows_have_more_lists() -> None:
-    lists = [lists_for(rows) for rows in (1, 63_999, 64_000, 256_000, 1_000_000, 9_000_000)]
-    assert lists == [1, 1, 256, 512, 1024, 2048]
+    lists = [lists_for(rows) for rows in (1, 15_999, 16_000, 64_000, 256_000, 1_000_000, 9_000_000)]
+    assert lists == [1, 1, 128, 256, 512, 1024, 2048]
     assert not wants_codes(CODED_ROWS_MIN - 1, 384) and wants_codes(CODED_ROWS_MIN, 384)
-    assert not wants_codes(60_000, 32) and wants_codes(64_000, 32)
+    assert not wants_codes(15_999, 32) and wants_codes(16_000, 32)
 
 
 def test_vectors_of_several_matrices_read_as_one() -> None:

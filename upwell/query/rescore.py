@@ -18,8 +18,9 @@ from upwell.shard.view import LiveSegment
 
 Closeness = npt.NDArray[np.float64]
 
-#: Candidates compared at once.
-STEP = 64
+#: Candidates compared at first, to know how close is close, and at most at once from then on.
+FIRST = 32
+STEP = 512
 #: Rows turned into float64 at once: they should stay in the cache.
 BLOCK_ROWS = 256
 
@@ -63,14 +64,18 @@ class Rescorer:
 
     def compare_bounded(self, places: Rows, rows: Rows, bounds: Closeness) -> None:
         """Compare rows of any segments, as far as their bounds say that they may be among the closest."""
-        order = np.argsort(-bounds, kind="stable")
-        places, rows, bounds = places[order], rows[order], bounds[order]
-        start = 0
-        while start < len(rows) and bounds[start] >= self.least:
-            end = min(start + max(STEP, 2 * self._count if start == 0 else 0), len(rows))
-            for place in np.unique(places[start:end]).tolist():
-                self.compare(place, rows[start:end][places[start:end] == place])
-            start = end
+        order = np.argsort(-bounds)
+        places, rows, bounds = places[order], rows[order], -bounds[order]
+        several = sorted(set(places.tolist()))
+        start, end = 0, max(FIRST, 2 * self._count)
+        while start < end:
+            now, its_rows = places[start:end], rows[start:end]
+            for place in several:
+                self.compare(place, its_rows if len(several) == 1 else its_rows[now == place])
+            start, end = (
+                min(end, len(rows)),
+                min(end + STEP, int(np.searchsorted(bounds, -self.least, "right"))),
+            )
 
     def ranked(self) -> Ranked:
         """Everything compared that is as close as the last one wanted, or closer."""

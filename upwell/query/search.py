@@ -138,8 +138,8 @@ class _Asked:
         self.query = query
         self.largest = largest(query)
         self.searchable = searchable(metric, query[None, :])
-        self.coded = Coding(metric).queries(query[None, :])
         product = metric is Metric.DOT_PRODUCT
+        self.coded = Coding(metric).queries(query[None, :]) if product else self.searchable
         self.scale = float(np.linalg.norm(query.astype(np.float64))) if product else 1.0
 
     @property

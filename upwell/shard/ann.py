@@ -34,7 +34,7 @@ CODED_ROWS_MIN = 2_048
 #: Below this many dimensions a one-bit code says little, and comparing costs little: vectors are kept in the lists instead.
 CODED_DIMENSIONS_MIN = 64
 #: Lists for at least so many rows. More lists cost more to train than they spare in a scan (tests/bench/README.md).
-LISTS = ((4_000_000, 2048), (1_000_000, 1024), (256_000, 512), (64_000, 256))
+LISTS = ((4_000_000, 2048), (1_000_000, 1024), (256_000, 512), (64_000, 256), (16_000, 128))
 TRAINED_ON_PER_LIST = 64
 TRAINING_ROUNDS = 10
 #: Segments whose largest component lies outside are not coded: float32 sums of squares would overflow, or vanish beside the
@@ -47,11 +47,11 @@ LENGTH = 128.0
 
 NEIGHBOURS = 10
 #: How many of its rows a segment is measured with: one of a single list, which is made in a hurry, and one of several.
-SAMPLE_ROWS = 32
-SAMPLE_ROWS_LISTED = 96
+SAMPLE_ROWS = 24
+SAMPLE_ROWS_LISTED = 128
 QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
-#: Of what may be missed, this share may be missed for want of probes; the rest for the margin, which costs less to widen.
-PROBES_SHARE = 0.75
+#: Of what may be missed, this share may be missed for want of probes, the rest for the margin.
+PROBES_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)

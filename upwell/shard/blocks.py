@@ -48,12 +48,17 @@ class BlockChecked:
         self._step = rows_per_block(matrix.shape[1])
         #: Set after a block was verified; that two threads verify one is no harm.
         self._verified = np.zeros(len(sums), dtype=bool)
+        self._all_verified = False
 
     def take(self, rows: Rows) -> Matrix:
         """Copies of the given rows. Raises Corrupt."""
-        blocks = rows // self._step
-        for block in np.unique(blocks[~self._verified[blocks]]).tolist():
-            self._verify(block)
+        if not self._all_verified:
+            blocks = rows // self._step
+            unverified = blocks[~self._verified[blocks]]
+            if len(unverified):
+                for block in np.unique(unverified).tolist():
+                    self._verify(block)
+                self._all_verified = bool(self._verified.all())
         return self._matrix[rows]
 
     def all(self) -> Matrix:

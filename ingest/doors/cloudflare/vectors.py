@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,13 @@ import pyarrow as pa
 from aiohttp import web
 
 from ingest.body import Rules, inflate, parse_ids, parse_upload
-from ingest.doors.cloudflare.context import authorised_index, json_body, operations, wait_seconds
+from ingest.doors.cloudflare.context import (
+    authorised,
+    authorised_index,
+    operations,
+    parse_json,
+    wait_seconds,
+)
 from ingest.doors.cloudflare.envelope import answer, encode_result, said, success
 from ingest.doors.cloudflare.errors import (
     BODY_UNPARSABLE,
@@ -120,15 +127,43 @@ async def _ids(request: web.Request) -> list[str]:
 
 async def query(request: web.Request) -> web.Response:
     """``POST …/query``: the closest vectors, best first."""
-    index = await authorised_index(request, Access.READ)
-    asked = await json_body(request, Query)
-    vector = _checked(asked, index)
     ops = operations(request)
-    after = request.query.get("after") or asked.after
-    if after is not None:
-        await ops.seen(index, after, wait_seconds(request, AFTER_WAIT_S))
-    recall = ops.engine.settings.recall
-    return answer(await ops.read(index, lambda view: _run_query(view, asked, vector, recall)))
+    account = await authorised(request, Access.READ)
+    name, after = request.match_info["index"], request.query.get("after")
+    bytes_max, recall = ops.engine.settings.request_bytes_max, ops.engine.settings.recall
+    body = await read_body(request, bytes_max)
+    encoding = request.headers.get("Content-Encoding")
+
+    def prepare() -> _Prepared:
+        index = ops.engine.find(account, name)
+        asked = parse_json(inflate(body, encoding, bytes_max), Query)
+        return _Prepared(index, asked, _checked(asked, index), after or asked.after)
+
+    def at_once() -> bytes | _Prepared:
+        # All in one go: changing threads four times takes longer than a search.
+        ready = prepare()
+        return ready if ready.after is not None else ready.run(recall)
+
+    result = await ops.ask(at_once)
+    if isinstance(result, bytes):
+        return answer(result)
+    assert result.after is not None
+    await ops.seen(result.index, result.after, wait_seconds(request, AFTER_WAIT_S))
+    return answer(await ops.ask(lambda: result.run(recall)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    """A query that may be run. ``vector`` None: that of ``asked.vector_id``; ``after``: a mutation that it must reflect."""
+
+    index: Index
+    asked: Query
+    vector: np.ndarray[tuple[int], np.dtype[np.float32]] | None
+    after: str | None
+
+    def run(self, recall: float) -> bytes:
+        """The encoded answer, from a view that was the newest at some moment after this call began."""
+        return _run_query(self.index.newest.get(), self.asked, self.vector, recall)
 
 
 def _checked(asked: Query, index: Index) -> np.ndarray[tuple[int], np.dtype[np.float32]] | None:
