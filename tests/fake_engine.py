@@ -22,6 +22,7 @@ from upwell.garbage import Collected
 from upwell.settings import Settings
 from upwell.shard.apply import Applied
 from upwell.shard.compact import Compacted
+from upwell.shard.part import PartTask, Sharing
 from workers.worker import WorkerProcess, stop_on_signals
 
 BATCH = 8
@@ -94,8 +95,15 @@ class FakeEngine:
     def collect_dead_indexes(self) -> int:
         return 0
 
+    def help_apply(self, index_id: str, task: PartTask, sharing: Sharing) -> int:
+        return 0
+
     def apply_batch(
-        self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None]
+        self,
+        index_id: str,
+        still_ours: Callable[[], bool],
+        applying: Callable[[int], None],
+        sharing: Sharing | None = None,
     ) -> Applied | None:
         with self._lock:
             self.calls += 1

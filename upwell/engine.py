@@ -24,9 +24,11 @@ from upwell.log.writer import LogWriter
 from upwell.manifest import ManifestChain, ManifestHead
 from upwell.outcome import Outcomes
 from upwell.settings import Settings
-from upwell.shard.apply import Applied, Applier, BatchLimits
+from upwell.shard.apply import Applied, Applier
+from upwell.shard.batch import BatchLimits
 from upwell.shard.compact import Compacted, Compactor
 from upwell.shard.newest import NewestView
+from upwell.shard.part import PartTask, Sharing
 from upwell.shard.plan import PlanLimits
 from upwell.shard.view import ViewOpener
 from upwell.store import Store, open_store
@@ -172,14 +174,26 @@ class Engine:
         return [record.id for record in self.catalog.everything()]
 
     def apply_batch(
-        self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None] = lambda _: None
+        self,
+        index_id: str,
+        still_ours: Callable[[], bool],
+        applying: Callable[[int], None] = lambda _: None,
+        sharing: Sharing | None = None,
     ) -> Applied | None:
         """Apply and commit an index's next batch; None if there is none, or the index is deleted. See Applier."""
         try:
             index = self.index(index_id)
         except NotFound:
             return None
-        return index.applier.apply_batch(still_ours, applying)
+        return index.applier.apply_batch(still_ours, applying, sharing)
+
+    def help_apply(self, index_id: str, task: PartTask, sharing: Sharing) -> int:
+        """Write parts of a batch that another process applies; returns how many. See Applier."""
+        try:
+            index = self.index(index_id)
+        except NotFound:
+            return 0
+        return index.applier.help(task, sharing)
 
     def compactions_due(self, index_id: str) -> list[int]:
         """The shards of an index that have segments to merge."""

@@ -45,6 +45,7 @@ class Kind(IntEnum):
     CATALOG_EVENT = 6
     TOKEN = 7
     PAYLOAD = 8
+    PART = 9
 
 
 #: The newest version of each kind that this code writes and reads.

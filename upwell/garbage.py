@@ -7,8 +7,8 @@ be superfluous. Restarted, it begins anew, and deletes later. The rules, each ag
                       there proves that none after it is gone. Writers vouch for positions for half that time (log/writer.py).
     its payload       with its entry; one that no entry names, after the entries that might have are gone
     a manifest        once a newer one was seen a results period ago; upwards. They hold the counts that status tells.
-    a segment, or     once it was seen unnamed by the newest manifest a grace period ago, *and* a version was committed since half of
-    deletion vector   that period: whoever was about to name it then (a drain, a compaction) has lost the race for that version.
+    a segment, a part once it was seen unnamed by the newest manifest a grace period ago, *and* a version was committed since half of
+    or deletion vec.  that period: whoever was about to name it then (a drain, a compaction) has lost the race for that version.
                       Where nothing is committed, the collector commits a version that changes nothing, to be sure (a fence).
     a dead index      once its name was seen to be another's, or nobody's, a grace period ago
 """
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from upwell.catalog.record import IndexRecord
 from upwell.clock import Clock
@@ -58,9 +58,10 @@ class Collected:
     manifests: int = 0
     segments: int = 0
     deletions: int = 0
+    parts: int = 0
 
     def __bool__(self) -> bool:
-        return any((self.log_entries, self.payloads, self.manifests, self.segments, self.deletions))
+        return any(astuple(self))
 
 
 class Collector:
@@ -141,7 +142,7 @@ class Collector:
         named = {segment_key(self._folder, segment.id) for segment in manifest.segments()}
         named |= {segment.deletions.object for segment in manifest.segments() if segment.deletions}
         fence = False
-        for kind in ("segment", "deletions"):
+        for kind in ("segment", "deletions", "part"):
             for name in self._store.list(f"{self._folder}/{kind}"):
                 key = f"{self._folder}/{kind}/{name}"
                 if key in named:
@@ -157,10 +158,13 @@ class Collector:
                     continue
                 self._store.delete(key)
                 del self._suspects[key]
-                if kind == "segment":
-                    done.segments += 1
-                else:
-                    done.deletions += 1
+                match kind:
+                    case "segment":
+                        done.segments += 1
+                    case "deletions":
+                        done.deletions += 1
+                    case _:
+                        done.parts += 1
         if fence:
             self._commit_fence(now, manifest)
 

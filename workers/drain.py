@@ -23,6 +23,7 @@ from upwell.settings import Settings
 from upwell.shard.apply import Applied
 from workers.engine import Drainable
 from workers.hold import Hold, renewed
+from workers.parts import Claims
 
 log = structlog.get_logger()
 
@@ -95,7 +96,12 @@ class Drainer:
             loop.call_soon_threadsafe(hold.tell, hint_applying(redis, index_id, through, HINT_TTL_S))
 
         applied = await loop.run_in_executor(
-            self._executor, self._engine.apply_batch, index_id, lambda: hold.ours, tell
+            self._executor,
+            self._engine.apply_batch,
+            index_id,
+            lambda: hold.ours,
+            tell,
+            Claims(redis, index_id, loop),
         )
         if applied is not None:
             log.debug("batch applied", index=index_id, **asdict(applied))

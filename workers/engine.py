@@ -9,6 +9,7 @@ from typing import Protocol
 from upwell.garbage import Collected
 from upwell.shard.apply import Applied
 from upwell.shard.compact import Compacted
+from upwell.shard.part import PartTask, Sharing
 
 
 class Drainable(Protocol):
@@ -52,7 +53,18 @@ class Drainable(Protocol):
         ...
 
     def apply_batch(
-        self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None]
+        self,
+        index_id: str,
+        still_ours: Callable[[], bool],
+        applying: Callable[[int], None],
+        sharing: Sharing | None,
     ) -> Applied | None:
-        """Apply and commit the next batch; ``applying`` is told how far it goes. Raises Fenced, Unavailable or Corrupt."""
+        """Apply and commit the next batch; ``applying`` is told how far it goes, ``sharing`` may find help with it.
+
+        Raises Fenced, Unavailable or Corrupt.
+        """
+        ...
+
+    def help_apply(self, index_id: str, task: PartTask, sharing: Sharing) -> int:
+        """Write parts of a batch that another process applies; returns how many."""
         ...

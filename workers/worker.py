@@ -29,13 +29,14 @@ from redis.exceptions import RedisError
 from upwell.clock import Clock
 from upwell.doorbell.connection import connect, deserialize, serialize
 from upwell.doorbell.ending import end
-from upwell.doorbell.keys import COMPACTION_JOB, COMPACTION_QUEUE, DRAIN_JOB, DRAIN_QUEUE
+from upwell.doorbell.keys import COMPACTION_JOB, COMPACTION_QUEUE, DRAIN_JOB, DRAIN_QUEUE, HELP_JOB
 from upwell.errors import UpwellError
 from upwell.settings import Settings
 from workers.collect import Collecting
 from workers.compaction import Compacting, compacting_threads
 from workers.drain import Drainer
 from workers.engine import Drainable
+from workers.parts import Helping
 from workers.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class WorkerProcess:
         self._executor = ThreadPoolExecutor(settings.worker_jobs, thread_name_prefix="drain")
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="sweep")
         self._drainer = Drainer(engine, settings, clock, self._executor)
+        self._helping = Helping(engine, self._executor)
         self._merges = compacting_threads(settings.compaction_jobs)
         self._compacting = Compacting(engine, settings, self._looks, self._merges)
         self._sweep = Sweep(engine, self._looks, settings.sweep_interval_s)
@@ -133,11 +135,15 @@ class WorkerProcess:
             await self._drainer.drain(redis, index_id)
             await self._compacting.ask(redis, index_id)
 
+        async def help_apply(_context: dict[str, Any], index_id: str, task: dict[str, Any]) -> None:
+            await self._helping.help(redis, index_id, task)
+
         return _arq_worker(
             redis,
-            (DRAIN_QUEUE, DRAIN_JOB, drain),
+            DRAIN_QUEUE,
+            {DRAIN_JOB: drain, HELP_JOB: help_apply},
             timeout_s=DRAIN_TIMEOUT_S,
-            jobs=self._settings.worker_jobs,
+            jobs_max=self._settings.worker_jobs,
             poll_delay_s=self._settings.poll_delay_s,
         )
 
@@ -147,25 +153,33 @@ class WorkerProcess:
 
         return _arq_worker(
             redis,
-            (COMPACTION_QUEUE, COMPACTION_JOB, compact),
+            COMPACTION_QUEUE,
+            {COMPACTION_JOB: compact},
             timeout_s=COMPACTION_TIMEOUT_S,
-            jobs=self._settings.compaction_jobs,
+            jobs_max=self._settings.compaction_jobs,
             poll_delay_s=max(COMPACTION_POLL_S, self._settings.poll_delay_s),
         )
 
 
 def _arq_worker(
-    redis: Any, of: tuple[str, str, Any], *, timeout_s: float, jobs: int, poll_delay_s: float
+    redis: Any,
+    queue: str,
+    jobs: dict[str, Any],
+    *,
+    timeout_s: float,
+    jobs_max: int,
+    poll_delay_s: float,
 ) -> Worker:
-    """An arq worker of one function: its queue, its name, and itself."""
-    queue, name, work = of
-    function = func(cast("WorkerCoroutine", work), name=name, timeout=timeout_s, max_tries=NEVER_GIVE_UP)
+    """An arq worker on one queue; ``jobs`` are its functions by their names."""
     return Worker(
-        functions=[function],
+        functions=[
+            func(cast("WorkerCoroutine", work), name=name, timeout=timeout_s, max_tries=NEVER_GIVE_UP)
+            for name, work in jobs.items()
+        ],
         queue_name=queue,
         redis_pool=redis,
         handle_signals=False,
-        max_jobs=jobs,
+        max_jobs=jobs_max,
         job_timeout=timeout_s,
         keep_result=0,
         max_tries=NEVER_GIVE_UP,

@@ -11,9 +11,7 @@ from upwell.doorbell import keys
 def key_functions() -> dict[str, str]:
     """Each function that builds a key of an index, by name, with what it builds for ``a1``."""
     found = {
-        name: function("a1", "{shard}")
-        if "shard" in inspect.signature(function).parameters
-        else function("a1")
+        name: function("a1", *(f"{{{part}}}" for part in list(inspect.signature(function).parameters)[1:]))
         for name, function in inspect.getmembers(keys, inspect.isfunction)
         if name.endswith("_key")
     }

@@ -37,5 +37,5 @@ def test_numbers_on_disk_stay_what_they_are(kind: Kind) -> None:
     """A renumbered kind, or a format that rose without a golden store of it, shows here."""
     assert (int(kind), VERSION[kind]) == {
         "LOG_ENTRY": (1, 1), "MANIFEST": (2, 2), "SEGMENT": (3, 2), "DELETIONS": (4, 1),
-        "INDEX_RECORD": (5, 1), "CATALOG_EVENT": (6, 1), "TOKEN": (7, 1), "PAYLOAD": (8, 1),
+        "INDEX_RECORD": (5, 1), "CATALOG_EVENT": (6, 1), "TOKEN": (7, 1), "PAYLOAD": (8, 1), "PART": (9, 1),
     }[kind.name]  # fmt: skip

@@ -70,8 +70,11 @@ class ListEngine:
     def collect_dead_indexes(self) -> int:
         return 0
 
+    def help_apply(self, *_: object) -> int:
+        return 0
+
     def apply_batch(
-        self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None]
+        self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None], _sharing: object
     ) -> Applied | None:
         if index_id in self.broken:
             raise Unavailable("a broken disk")

@@ -7,6 +7,7 @@
     upwell:{index}:applying                string  10 s               the drain: the position it is working towards
     upwell:{index}:compacts:{shard}        string  lease_ttl_s        the worker that merges segments of a shard: its token
     upwell:{index}:asked:{shard}           string  ASKED_TTL_S        a merge was enqueued a moment ago
+    upwell:{index}:part:{token}:{shard}    string  CLAIM_TTL_S        the worker that writes a part of a batch: nobody else need
     upwell:{index}:swept                   string  sweep_interval_s   a sweep: this index is seen to for now
     upwell:{index}:collected               string  a tenth of grace_s its garbage was collected a moment ago
     upwell:committed                       channel –                  a drain, after each commit
@@ -21,6 +22,8 @@ from __future__ import annotations
 #: The arq queue of drains, and its function.
 DRAIN_QUEUE = "upwell:drain"
 DRAIN_JOB = "drain"
+#: The function that helps with a batch, on the same queue: it is as urgent.
+HELP_JOB = "help"
 #: The arq queue of compactions, which take long and are never urgent, and its function.
 COMPACTION_QUEUE = "upwell:compact"
 COMPACTION_JOB = "compact"
@@ -31,6 +34,7 @@ GENERATION_TTL_S = 7 * 24 * 3600
 KNOCK_TTL_S = 3600
 
 ASKED_TTL_S = 5
+CLAIM_TTL_S = 600
 
 #: Keys that may stay without a time to live: the queues themselves.
 PERMANENT = frozenset({DRAIN_QUEUE, COMPACTION_QUEUE})
@@ -61,6 +65,11 @@ def asked_key(index_id: str, shard: int) -> str:
     return f"upwell:{{{index_id}}}:asked:{shard}"
 
 
+def claim_key(index_id: str, token: str, shard: int) -> str:
+    """Somebody writes this part of a batch."""
+    return f"upwell:{{{index_id}}}:part:{token}:{shard}"
+
+
 def applying_key(index_id: str) -> str:
     """How far the drain under way will get."""
     return f"upwell:{{{index_id}}}:applying"
@@ -84,3 +93,8 @@ def drain_job_id(index_id: str, generation: str) -> str:
 def compaction_job_id(index_id: str, shard: int, token: str) -> str:
     """The arq job id of one asking for a merge. Never the same twice: arq keeps a dead worker's job from others for long."""
     return f"compact:{index_id}:{shard}:{token}"
+
+
+def help_job_id(index_id: str, token: str, number: int) -> str:
+    """The arq job id of one asking for help with a batch."""
+    return f"help:{index_id}:{token}:{number}"

@@ -1,12 +1,14 @@
 """Applying the log: read the next batch, decide it, write segments and deletion vectors, commit one manifest.
 
 Everything written before the commit has a name nobody knows, so a crash or a lost race leaves only garbage. One commit
-covers all shards of the index; that is what makes a mutation visible all at once.
+covers all shards of the index; that is what makes a mutation visible all at once. Shards of a large batch may be written by
+other processes meanwhile (part.py); the commit is always that of the one who holds the batch.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,33 +16,25 @@ import numpy as np
 import structlog
 
 from upwell.catalog.record import IndexRecord
-from upwell.changeset import Changeset
 from upwell.clock import Clock
-from upwell.errors import Corrupt, Fenced, NotFound
+from upwell.errors import Fenced
 from upwell.ids import new_identity
-from upwell.log.entry import Entry
-from upwell.log.reader import LogReader
-from upwell.manifest import DeletionRef, Failure, Manifest, MutationResult, SegmentRef, ShardState, Totals
-from upwell.shard.deletions import encode_deletions
-from upwell.shard.merge import to_fold
+from upwell.manifest import Failure, Manifest, MutationResult, ShardState, Totals
+from upwell.shard.batch import BatchLimits, BatchReader, Pending
 from upwell.shard.newest import NewestView
-from upwell.shard.resolve import Pending, Resolution, ShardChange, resolve
-from upwell.shard.rows import SegmentRows, concat_rows
-from upwell.shard.segment import encode_segment
-from upwell.shard.view import LiveSegment, View, segment_key
+from upwell.shard.part import DeletionsWriter, Part, PartTask, PartWriter, Sharing
+from upwell.shard.resolve import KeyedBatch, keyed, resolve, results_of
+from upwell.shard.view import View
 from upwell.store import Store
-from upwell.streamed import nbytes_of
 
 log = structlog.get_logger()
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchLimits:
-    """How much one commit takes on: whichever is reached first. At least one log entry is always taken."""
-
-    vectors_max: int
-    mutations_max: int
-    bytes_max: int
+#: A batch of fewer rows is written sooner than help could come.
+SHARED_ROWS_MIN = 10_000
+#: How long a part that another process has claimed is waited for: so many times as long as our own longest took, at least.
+HELP_FACTOR = 3.0
+HELP_LEAST_S = 0.5
+HELP_POLL_S = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,17 +57,20 @@ class Applier:
         self._store = store
         self._record = record
         self._newest = newest
-        self._reader = LogReader(store, record.folder)
+        self._reader = BatchReader(store, record, limits)
+        self._parts = PartWriter(store, record)
         self._clock = clock
-        self._limits = limits
         self._writer = new_identity()
         self._lock = threading.Lock()
 
     def apply_batch(
-        self, still_ours: Callable[[], bool], applying: Callable[[int], None] = lambda _: None
+        self,
+        still_ours: Callable[[], bool],
+        applying: Callable[[int], None] = lambda _: None,
+        sharing: Sharing | None = None,
     ) -> Applied | None:
         """Apply and commit the next batch; None if there is nothing to apply. ``applying`` is told the position that the
-        batch goes through, before the work begins.
+        batch goes through, before the work begins; ``sharing`` may find others to write parts of a large one.
 
         Raises Fenced when another worker committed first or ``still_ours`` said no before the commit, Unavailable when the
         store failed (with the outcome unknown: look again), Corrupt when the index itself cannot be read.
@@ -82,15 +79,22 @@ class Applier:
             # Before the look, and our own: the head's may be renewed by another thread for a version newer than our view.
             known_newest_at = self._clock.monotonic()
             view = self._newest.get()
-            batch = self._read_batch(view.manifest.applied_through)
+            batch = self._reader.next(view.manifest.applied_through)
             if not batch:
                 return None
             applying(batch[-1].position)
-            resolution = resolve(view, batch)
-            after = self._write(view, batch, resolution)
+            keys = keyed(view, batch)
+            deletions = DeletionsWriter(self._record.folder)
+            if sharing is not None and len(view.shards) > 1 and keys.rows >= SHARED_ROWS_MIN:
+                parts = self._write_shared(view, keys, deletions, sharing)
+            else:
+                parts = [self._write(view, keys, shard, deletions) for shard in range(len(view.shards))]
+            nbytes = deletions.write(self._store) + sum(part.nbytes for part in parts)
+            results = results_of(batch, np.sum([part.counts for part in parts], axis=0))
+            after = self._after(view.manifest, batch, parts, nbytes, results)
             if not still_ours():
                 raise Fenced("the lease was lost before the commit", index=self._record.id)
-            self._newest.head.chain.commit(view.manifest, after, resolution.results, known_newest_at)
+            self._newest.head.chain.commit(view.manifest, after, results, known_newest_at)
         return Applied(
             version=after.version,
             first_position=batch[0].position,
@@ -99,149 +103,87 @@ class Applier:
             vectors=sum(one.mutation.rows for one in batch),
         )
 
-    def _read_batch(self, applied_through: int) -> list[Pending]:
-        """The log's next mutations, whole entries, within the limits."""
-        batch: list[Pending] = []
-        vectors = nbytes = 0
-        position = applied_through
-        while self._reader.exists(position + 1):
-            position += 1
-            taken = self._read_entry(position)
-            vectors += sum(one.mutation.rows for one in taken)
-            nbytes += sum(one.changeset.nbytes for one in taken if one.changeset is not None)
-            full = (
-                vectors > self._limits.vectors_max
-                or len(batch) + len(taken) > self._limits.mutations_max
-                or nbytes > self._limits.bytes_max
-            )
-            if full and batch:
-                break
-            batch += taken
-            if full:
-                break
-        return batch
+    def help(self, task: PartTask, sharing: Sharing) -> int:
+        """Write parts of a batch that another process holds, as long as there are any unclaimed; returns how many."""
+        view = self._newest.get()
+        if view.manifest.version != task.version:
+            return 0
+        batch = self._reader.again(view.manifest.applied_through, task.through, task.failed)
+        if batch is None:
+            return 0
+        keys, done = keyed(view, batch), 0
+        for shard in reversed(range(len(view.shards))):
+            if sharing.claim(task.token, shard):
+                deletions = DeletionsWriter(self._record.folder)
+                part = self._write(view, keys, shard, deletions)
+                written = deletions.write(self._store)
+                self._parts.publish(
+                    Part(part.segments, part.counts, part.nbytes + written), task.token, shard
+                )
+                done += 1
+        return done
 
-    def _read_entry(self, position: int) -> list[Pending]:
-        entry = self._reader.read(position)
-        return [self._read_mutation(entry, place) for place in range(len(entry.mutations))]
+    def _write(self, view: View, keys: KeyedBatch, shard: int, deletions: DeletionsWriter) -> Part:
+        return self._parts.write(view.shards[shard], resolve(view, keys, shard), deletions)
 
-    def _read_mutation(self, entry: Entry, place: int) -> Pending:
-        """One mutation, or the reason why it can never be applied: that becomes its result, and the next ones go on."""
-        changeset: Changeset | None = None
-        error: str | None = None
-        try:
-            changeset = entry.changeset(place, self._store.read)
-            dimensions = None if changeset.vectors is None else changeset.vectors.shape[1]
-            if dimensions not in (None, self._record.dimensions):
-                error = f"the mutation has {dimensions} dimensions, the index has {self._record.dimensions}"
-        except (Corrupt, NotFound) as damage:
-            # NotFound: a payload that was swept, so its entry came too late to be acknowledged.
-            error = str(damage)
-        if error is not None:
-            log.error(
-                "mutation failed", index=self._record.id, position=entry.position, place=place, error=error
-            )
-        return Pending(
-            position=entry.position,
-            place=place,
-            mutation=entry.mutations[place],
-            changeset=changeset if error is None else None,
-            error=error,
+    def _write_shared(
+        self, view: View, keys: KeyedBatch, deletions: DeletionsWriter, sharing: Sharing
+    ) -> list[Part]:
+        """All parts: those we claim, and those that others wrote; what does not come in time we write ourselves."""
+        failed = tuple((one.position, one.place) for one in keys.batch if one.error is not None)
+        task = PartTask(
+            token=new_identity(),
+            version=view.manifest.version,
+            through=keys.batch[-1].position,
+            failed=failed,
         )
+        shards = len(view.shards)
+        sharing.offer(task, shards)
+        parts: dict[int, Part] = {}
+        longest_s = 0.0
+        for shard in range(shards):
+            if sharing.claim(task.token, shard):
+                began = time.monotonic()
+                parts[shard] = self._write(view, keys, shard, deletions)
+                longest_s = max(longest_s, time.monotonic() - began)
+        deadline = time.monotonic() + max(HELP_LEAST_S, HELP_FACTOR * longest_s)
+        for shard in range(shards):
+            while shard not in parts:
+                part = self._parts.published(task.token, shard)
+                if part is not None:
+                    parts[shard] = part
+                elif time.monotonic() > deadline:
+                    log.info("a helper did not finish in time", index=self._record.id, shard=shard)
+                    parts[shard] = self._write(view, keys, shard, deletions)
+                else:
+                    time.sleep(HELP_POLL_S)
+        return [parts[shard] for shard in range(shards)]
 
-    def _write(self, view: View, batch: Sequence[Pending], resolution: Resolution) -> Manifest:
-        """Write the batch's segments and deletion vectors, and return the manifest that names them."""
-        deletions = _DeletionsWriter(f"{self._record.folder}/deletions/{new_identity()}")
-        shards = tuple(
-            self._write_shard(segments, change, deletions)
-            for segments, change in zip(view.shards, resolution.shards, strict=True)
-        )
-        written = deletions.write(self._store)
-        known = {segment.id for segment in view.manifest.segments()}
-        written += sum(ref.nbytes for shard in shards for ref in shard.segments if ref.id not in known)
+    def _after(
+        self,
+        before: Manifest,
+        batch: Sequence[Pending],
+        parts: Sequence[Part],
+        nbytes: int,
+        results: Sequence[MutationResult],
+    ) -> Manifest:
+        """The manifest after ``before``."""
+        last = batch[-1].position
         received = sum(
             one.mutation.rows for one in batch if one.changeset and one.changeset.vectors is not None
         )
-        last = batch[-1].position
+        vector_bytes = received * 4 * self._record.dimensions
         return Manifest(
-            version=view.manifest.version + 1,
+            version=before.version + 1,
             index_id=self._record.id,
             writer=self._writer,
             committed_at=self._clock.now(),
             applied_through=last,
             applied_places=sum(one.position == last for one in batch),
-            shards=shards,
-            failures=view.manifest.failures + _failures(resolution.results),
-            totals=view.manifest.totals
-            + Totals(vector_bytes=received * self._row_bytes, applied_bytes=written),
+            shards=tuple(ShardState(segments=part.segments) for part in parts),
+            failures=before.failures + _failures(results),
+            totals=before.totals + Totals(vector_bytes=vector_bytes, applied_bytes=nbytes),
         )
-
-    def _write_shard(
-        self, segments: Sequence[LiveSegment], change: ShardChange, deletions: _DeletionsWriter
-    ) -> ShardState:
-        folded = to_fold(segments, len(change.added), self._row_bytes) if change.added is not None else []
-        refs = [
-            ref
-            for live in segments
-            if live not in folded
-            and (ref := deletions.add(live, change.deleted.get(live.ref.id))) is not None
-        ]
-        parts = [_remaining(live, change.deleted.get(live.ref.id)) for live in folded]
-        if change.added is not None:
-            parts.append(change.added)
-        parts = [part for part in parts if len(part)]
-        if parts:
-            refs.append(self._write_segment(concat_rows(parts)))
-        return ShardState(segments=tuple(refs))
-
-    @property
-    def _row_bytes(self) -> int:
-        return 4 * self._record.dimensions
-
-    def _write_segment(self, rows: SegmentRows) -> SegmentRef:
-        segment_id = new_identity()
-        parts, _ = encode_segment(segment_id, rows, self._record.metric, self._record.key_scope)
-        self._store.create(segment_key(self._record.folder, segment_id), *parts)
-        return SegmentRef(id=segment_id, rows=len(rows), nbytes=nbytes_of(parts))
-
-
-class _DeletionsWriter:
-    """Gathers the deletion vectors that one commit changes, and writes them as one object."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key
-        self._masks: dict[str, np.ndarray[tuple[int], np.dtype[np.bool_]]] = {}
-
-    def add(
-        self, live: LiveSegment, put_out: np.ndarray[tuple[int], np.dtype[np.int64]] | None
-    ) -> SegmentRef | None:
-        """The segment's reference after ``put_out`` rows are deleted; None if nothing of it is left."""
-        if put_out is None:
-            return live.ref
-        mask = np.zeros(live.segment.rows, dtype=bool) if live.deleted is None else live.deleted.copy()
-        mask[put_out] = True
-        count = int(mask.sum())
-        if count == live.segment.rows:
-            return None
-        self._masks[live.ref.id] = mask
-        ref = DeletionRef(object=self._key, section=live.ref.id, count=count)
-        return live.ref.model_copy(update={"deletions": ref})
-
-    def write(self, store: Store) -> int:
-        """Write what was gathered, if anything was; returns how many bytes."""
-        if not self._masks:
-            return 0
-        parts = encode_deletions(self._masks)
-        store.create(self._key, *parts)
-        return nbytes_of(parts)
-
-
-def _remaining(live: LiveSegment, put_out: np.ndarray[tuple[int], np.dtype[np.int64]] | None) -> SegmentRows:
-    """The rows of a segment that survive this batch."""
-    rows = live.live_rows()
-    if put_out is not None:
-        rows = rows[~np.isin(rows, put_out)]
-    return live.segment.take(rows)
 
 
 def _failures(results: Sequence[MutationResult]) -> tuple[Failure, ...]:
