@@ -52,6 +52,7 @@ def create_app(parts: Parts) -> web.Application:
 
     async def lifetimes(app: web.Application) -> AsyncIterator[None]:
         parts.notices.start()
+        app[OPERATIONS].start()
         housekeeping = asyncio.create_task(app[OPERATIONS].keep_house(), name="housekeeping")
         yield
         await end(housekeeping)

@@ -13,18 +13,21 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
+from aiohttp import web
 
+from ingest.body import Rules
 from ingest.metrics import Metrics
+from ingest.parsing import Parsers, Upload
 from ingest.waiting import Visibility
 from upwell.catalog.names import NewIndex
 from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Grant
-from upwell.changeset import Changeset
+from upwell.changeset import Changeset, Operation
 from upwell.doorbell.bell import Bell
 from upwell.engine import Engine, Index
 from upwell.errors import Unavailable, UpwellError
 from upwell.log.appender import Appender
-from upwell.log.entry import PreparedMutation, prepare
+from upwell.log.entry import Mutation, PreparedMutation, prepare
 from upwell.log.receipt import Receipt, mint, parse
 from upwell.outcome import Outcome
 from upwell.shard.view import View
@@ -34,7 +37,6 @@ log = structlog.get_logger()
 
 #: Threads for looks at the store and for appends: they wait for the disk, so there may be more than cores.
 STORE_THREADS = 8
-PARSE_THREADS = 2
 HOUSEKEEPING_S = 30.0
 #: An index that keeps up is believed to for so long.
 ADMITTED_S = 1.0
@@ -60,8 +62,12 @@ class Operations:
         #: When each index was last seen to keep up: monotonic seconds.
         self._admitted_at: dict[str, float] = {}
         self._store_pool = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
-        self._parse_pool = ThreadPoolExecutor(PARSE_THREADS, thread_name_prefix="parse")
+        self._parsers = Parsers(engine.settings.parse_processes)
         self._query_pool = ThreadPoolExecutor(engine.settings.query_threads, thread_name_prefix="query")
+
+    def start(self) -> None:
+        """Start what takes a while to start."""
+        self._parsers.start()
 
     # Tokens and the catalog.
 
@@ -90,8 +96,26 @@ class Operations:
     # Writing.
 
     async def parse(self, function: Callable[[], T]) -> T:
-        """Run a parser in the pool for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._parse_pool, function)
+        """Run a small parser in a thread."""
+        return await self._parsers.run(function)
+
+    async def upload(
+        self,
+        index: Index,
+        request: web.Request,
+        operation: Operation,
+        rules: Rules,
+    ) -> tuple[Accepted, Mutation]:
+        """Read an upload, make it durable, and ring. Raises InvalidLine, TooLarge, Invalid or Unavailable."""
+        how = Upload(
+            operation=operation,
+            content_type=request.headers.get("Content-Type"),
+            content_encoding=request.headers.get("Content-Encoding"),
+            rules=rules,
+            accepted_at=self.engine.clock.now(),
+        )
+        prepared = await self._parsers.upload(request, rules.bytes_max, how)
+        return await self._append(index, prepared), prepared.mutation
 
     async def admit(self, index: Index) -> None:
         """Before an upload is read: raises Behind if its index has more segments than compaction keeps up with."""
@@ -103,10 +127,13 @@ class Operations:
     async def append(self, index: Index, changeset: Changeset) -> Accepted:
         """Make a mutation durable, ring for the workers, and return its id. Raises Unavailable."""
         accepted_at = self.engine.clock.now()
-        prepared: PreparedMutation = await self.parse(lambda: prepare(changeset, accepted_at))
+        return await self._append(index, await self.parse(lambda: prepare(changeset, accepted_at)))
+
+    async def _append(self, index: Index, prepared: PreparedMutation) -> Accepted:
         receipt = await self._appender(index).append(prepared)
-        self.metrics.mutations.labels(changeset.operation).inc()
-        self.metrics.rows.labels(changeset.operation).inc(len(changeset))
+        mutation = prepared.mutation
+        self.metrics.mutations.labels(mutation.operation).inc()
+        self.metrics.rows.labels(mutation.operation).inc(mutation.rows)
         return Accepted(mint(index.record.receipt_key, receipt), receipt)
 
     def _appender(self, index: Index) -> Appender:
@@ -171,5 +198,6 @@ class Operations:
     async def close(self) -> None:
         """Finish what was accepted, then stop the pools."""
         await asyncio.gather(*(appender.drained() for appender in self._appenders.values()))
-        for pool in (self._parse_pool, self._query_pool, self._store_pool):
+        await self._parsers.close()
+        for pool in (self._query_pool, self._store_pool):
             await asyncio.to_thread(pool.shutdown, wait=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
@@ -11,23 +12,27 @@ from upwell.errors import Invalid, TooLarge, Unauthenticated
 
 
 async def read_body(request: web.Request, bytes_max: int) -> bytes:
-    """The body as sent (still compressed, if it is). Raises TooLarge as soon as it is known to be, Invalid if cut short.
+    """The body as sent (still compressed, if it is), in one piece. Raises as ``read_chunks`` does."""
+    return b"".join([chunk async for chunk in read_chunks(request, bytes_max)])
+
+
+async def read_chunks(request: web.Request, bytes_max: int) -> AsyncIterator[bytes]:
+    """The body as it comes in. Raises TooLarge as soon as it is known to be, Invalid if cut short.
 
     Counted while it streams in, so memory is bounded by ``bytes_max`` whatever the client declares.
     """
     declared = request.content_length
     if declared is not None and declared > bytes_max:
         raise TooLarge(f"the request body has {declared} bytes; at most {bytes_max} are allowed")
-    chunks, size = [], 0
+    size = 0
     try:
         async for chunk in request.content.iter_any():
-            chunks.append(chunk)
             size += len(chunk)
             if size > bytes_max:
                 raise TooLarge(f"the request body has more than the {bytes_max} bytes allowed")
+            yield chunk
     except (web.RequestPayloadError, ConnectionResetError) as error:
         raise Invalid("the request body ended before it was complete") from error
-    return b"".join(chunks)
 
 
 def bearer_token(request: web.Request) -> str:

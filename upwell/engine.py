@@ -35,6 +35,9 @@ from upwell.store import Store, open_store
 
 log = structlog.get_logger()
 
+#: Vectors of one merged segment: it must be written within half a grace period.
+MERGED_BYTES_MAX = 4 << 30
+
 
 class Index:
     """The parts of one index, made when first needed and shared by all threads of the process."""
@@ -74,7 +77,9 @@ class Index:
         limits = PlanLimits(
             row_bytes=4 * self.record.dimensions,
             fanout=settings.compaction_fanout,
-            rows_max=settings.compaction_rows_max,
+            rows_max=max(
+                1, min(settings.compaction_rows_max, MERGED_BYTES_MAX // (4 * self.record.dimensions))
+            ),
         )
         return Compactor(
             self._engine.store,
@@ -132,7 +137,7 @@ class Engine:
         self.clock = clock
         self.catalog = Catalog(store, clock, settings.grace_s)
         self.tokens = Tokens(store, clock, settings.token)
-        self._dead = DeadIndexes(store, clock, settings.grace_s)
+        self._dead = DeadIndexes(store, clock, settings.grace_s, self.catalog.identities)
         self._lock = threading.Lock()
         self._indexes: dict[str, Index] = {}
 
@@ -226,7 +231,7 @@ class Engine:
     def collect_dead_indexes(self) -> int:
         """Delete indexes that have had no name for a grace period; returns how many. For one thread at a time."""
         self.forget_dead()
-        return self._dead.collect(self.catalog.identities())
+        return self._dead.collect()
 
     def forget_dead(self) -> set[str]:
         """Let go of what is open of indexes that lost their name, so that their files can leave the disk; returns which."""

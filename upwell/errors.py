@@ -39,6 +39,17 @@ class UpwellError(Exception):
         self.detail = says
         self.facts = facts
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # An error may come from another process; its class's own way of being made is not that of its message.
+        return _revived, (type(self), self.args, self.__dict__)
+
+
+def _revived(kind: type[UpwellError], args: tuple[object, ...], fields: dict[str, object]) -> UpwellError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(fields)
+    return error
+
 
 class Invalid(UpwellError):
     """The request is wrong; change it before sending it again."""

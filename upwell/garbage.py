@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 
 from upwell.catalog.record import IndexRecord
@@ -85,22 +86,38 @@ class Collector:
         self._log_gone_through = 0
 
     def collect(self) -> Collected:
-        """Delete what may be deleted by now. May raise Unavailable; what was deleted until then is deleted."""
-        now = self._clock.monotonic()
+        """Delete what may be deleted by now. May raise Unavailable; what was deleted until then is deleted.
+
+        Ages are measured up to the time when the pass began, and from the time when a look was over: a sleep in between makes
+        things seem younger, and never older.
+        """
+        began = self._clock.monotonic()
         manifest = self._head.refresh()
-        self._history.append(_Seen(now, manifest.version, manifest.applied_through))
+        self._history.append(_Seen(self._clock.monotonic(), manifest.version, manifest.applied_through))
         done = Collected()
-        entries_until = self._seen_before(now - self._grace_s)
+        entries_until = self._seen_before(began - self._grace_s)
         if entries_until is not None:
             self._collect_log(entries_until.applied_through, done)
-        manifests_until = self._seen_before(now - self._results_s)
+        manifests_until = self._seen_before(began - self._results_s)
         if manifests_until is not None:
             self._collect_manifests(manifests_until.version, done)
         tail = self._log.tail(manifest.applied_through)
-        self._collect_objects(now, manifest, done)
-        self._collect_payloads(now, tail, done)
-        self._forget_history(now)
+        self._collect_objects(began, manifest, done)
+        self._collect_payloads(began, tail, done)
+        self._forget_history(began)
         return done
+
+    def _list(self, kind: str) -> list[str]:
+        """The keys of one kind, each suspected from now on if it is not yet; those that others deleted are forgotten."""
+        folder = f"{self._folder}/{kind}/"
+        keys = [folder + name for name in self._store.list(folder[:-1])]
+        now = self._clock.monotonic()
+        for key in keys:
+            self._suspects.setdefault(key, _Suspect(now))
+        for key in self._suspects.keys() - set(keys):
+            if key.startswith(folder):
+                del self._suspects[key]
+        return keys
 
     def _seen_before(self, at: float) -> _Seen | None:
         """The newest manifest as of ``at``, as far as we looked."""
@@ -143,12 +160,11 @@ class Collector:
         named |= {segment.deletions.object for segment in manifest.segments() if segment.deletions}
         fence = False
         for kind in ("segment", "deletions", "part"):
-            for name in self._store.list(f"{self._folder}/{kind}"):
-                key = f"{self._folder}/{kind}/{name}"
+            for key in self._list(kind):
                 if key in named:
-                    self._suspects.pop(key, None)
+                    del self._suspects[key]
                     continue
-                suspect = self._suspects.setdefault(key, _Suspect(now))
+                suspect = self._suspects[key]
                 if suspect.past is None and now - suspect.since >= self._grace_s / 2:
                     suspect.past = manifest.version
                 if suspect.past is None or now - suspect.since < self._grace_s:
@@ -176,9 +192,8 @@ class Collector:
 
     def _collect_payloads(self, now: float, tail: int, done: Collected) -> None:
         """Payloads whose entry was never written: after a grace period no writer adds that entry and vouches for it."""
-        for name in self._store.list(f"{self._folder}/payload"):
-            key = f"{self._folder}/payload/{name}"
-            suspect = self._suspects.setdefault(key, _Suspect(now))
+        for key in self._list("payload"):
+            suspect = self._suspects[key]
             if suspect.past is None:
                 if now - suspect.since >= self._grace_s:
                     suspect.past = tail
@@ -191,19 +206,23 @@ class Collector:
 class DeadIndexes:
     """Notes which index folders no name stands for, and deletes them once that has been so for a grace period."""
 
-    def __init__(self, store: Store, clock: Clock, grace_s: float) -> None:
+    def __init__(self, store: Store, clock: Clock, grace_s: float, live: Callable[[], set[str]]) -> None:
         self._store = store
         self._clock = clock
         self._grace_s = grace_s
+        #: Tells the identities that have a name.
+        self._live = live
         self._dead_since: dict[str, float] = {}
 
-    def collect(self, live: set[str]) -> int:
-        """Delete indexes that are long dead; ``live`` are the identities that have a name. Returns how many."""
-        now = self._clock.monotonic()
+    def collect(self) -> int:
+        """Delete indexes that are long dead; returns how many. Their age counts from when they were seen to have no name."""
+        began = self._clock.monotonic()
         deleted = 0
         found = set(self._store.list("index"))
+        live = self._live()
+        seen_at = self._clock.monotonic()
         for index_id in found - live:
-            if now - self._dead_since.setdefault(index_id, now) >= self._grace_s:
+            if began - self._dead_since.setdefault(index_id, seen_at) >= self._grace_s:
                 self._store.delete_folder(f"index/{index_id}")
                 deleted += 1
         for index_id in self._dead_since.keys() - (found - live):

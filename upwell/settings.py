@@ -6,6 +6,7 @@ by the environment variable ``UPWELL_<FIELD>`` and, where the command line names
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -85,6 +86,11 @@ class Settings(BaseSettings):
     )
     poll_delay_s: float = Field(0.01, gt=0, description="how often an idle worker asks Redis for jobs")
     worker_jobs: int = Field(4, ge=1, description="indexes that one worker process drains at once")
+    parse_processes: int = Field(
+        default_factory=lambda: max(1, min(4, (os.cpu_count() or 1) // 2)),
+        ge=0,
+        description="processes that one front end parses large uploads in, half the cores but at most 4; 0: threads of its own",
+    )
     query_threads: int = Field(2, ge=1, description="threads that one front end searches with")
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

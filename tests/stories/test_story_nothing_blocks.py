@@ -17,10 +17,10 @@ import pytest
 from aiohttp import ClientSession, web
 from blockbuster import blockbuster_ctx
 
-import ingest.body.upload
 import ingest.doors.cloudflare.vectors
+import ingest.parsing
 import upwell.log.entry
-import upwell.shard.apply
+import upwell.shard.part
 from ingest.app import assemble, create_app
 from upwell.clock import SystemClock
 from upwell.doorbell.embedded import EmbeddedValkey
@@ -45,16 +45,22 @@ async def service(
     loop_thread = threading.get_ident()
     for module, name in (
         (ingest.doors.cloudflare.vectors, "search"),
-        (ingest.doors.cloudflare.vectors, "parse_upload"),
+        (ingest.parsing, "parse_upload"),
         (ingest.doors.cloudflare.vectors, "lookup"),
-        (upwell.shard.apply, "encode_segment"),
+        (upwell.shard.part, "encode_segment"),
         (upwell.log.entry, "encode_columns"),
     ):
         monkeypatch.setattr(module, name, _off_loop(getattr(module, name), loop_thread, seen))
     app = create_app(assemble(engine, valkey.url))
     runner = web.AppRunner(app, auto_decompress=False)
     worker = WorkerProcess(engine, settings, SystemClock(), valkey.url)
-    with blockbuster_ctx(["ingest", "upwell", "workers", "arq", "aiohttp"]):
+    with blockbuster_ctx(["ingest", "upwell", "workers", "arq", "aiohttp"]) as guard:
+        # Into an anonymous file: that is a copy in memory.
+        guard.functions["os.write"].can_block_in("ingest/spool.py", "write")
+        # A byte into a pipe, to wake the thread that hands work to parsing processes; and their start, once.
+        guard.functions["os.write"].can_block_in("multiprocessing/connection.py", "_send")
+        for call in guard.functions.values():
+            call.can_block_in("concurrent/futures/process.py", "_spawn_process")
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

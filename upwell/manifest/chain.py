@@ -49,6 +49,10 @@ class ManifestChain:
         )
         self._store.create(self._key(1), *_encode(first, ()))
 
+    def trusts(self, since: float) -> bool:
+        """May what was known at ``since`` (monotonic seconds) still be acted upon?"""
+        return self._clock.monotonic() - since <= self._trust_s
+
     def exists(self, version: int) -> bool:
         """Is this version in the store now?"""
         return self._store.exists(self._key(version))

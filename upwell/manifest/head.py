@@ -8,8 +8,10 @@ version, versions are never taken back, and every later query refreshes.
 from __future__ import annotations
 
 import threading
+from math import inf
 
 from upwell.clock import Clock
+from upwell.errors import NotFound
 from upwell.manifest.chain import ManifestChain
 from upwell.manifest.state import Manifest
 
@@ -24,7 +26,7 @@ class ManifestHead:
         self._lock = threading.Lock()
         self._newest: Manifest | None = None
         #: When that was last known to be the newest: monotonic seconds, taken before the look.
-        self._seen_at = 0.0
+        self._seen_at = -inf
 
     @property
     def seen(self) -> Manifest | None:
@@ -44,6 +46,11 @@ class ManifestHead:
                     # The sleep was in the look itself.
                     continue
                 if known is None or version > known.version:
-                    known = self._newest = self.chain.load(version)
+                    try:
+                        known = self._newest = self.chain.load(version)
+                    except NotFound:
+                        # Swept between the two looks, so there are later ones: list them.
+                        self._seen_at = -inf
+                        continue
                 self._seen_at = looked_at
                 return known

@@ -70,8 +70,12 @@ class Rescorer:
         start, end = 0, max(FIRST, 2 * self._count)
         while start < end:
             now, its_rows = places[start:end], rows[start:end]
+            least, before = self.least, len(self._found)
             for place in several:
                 self.compare(place, its_rows if len(several) == 1 else its_rows[now == place])
+            if all((close == least).all() for close, _, _ in self._found[before:]) and end - start == STEP:
+                # So many equals in a row: copies of one vector, of which those at hand will do.
+                return
             start, end = (
                 min(end, len(rows)),
                 min(end + STEP, int(np.searchsorted(bounds, -self.least, "right"))),

@@ -37,7 +37,7 @@ SCANNED_ROWS = 1_024
 SCANNED_FLAT_ROWS = 256
 #: How many candidates are asked for first, beside twice those wanted, and by how much more if they may not be enough.
 CODED_FIRST = 128
-CODED_LEAST = 16
+CODED_LEAST = 32
 #: Within these bounds float32 sums of products tell rows apart as well as float32 can.
 FLOAT32_MOST = 1e37
 FLOAT32_LEAST = 1e-30
@@ -78,7 +78,9 @@ def search(
         part = _Part(live, asked, _selected(live, namespace, within))
         if part.left == 0:
             continue
-        if part.left <= SCANNED_ROWS or live.segment.trust is None or recall >= 1:
+        if asked.says_nothing:
+            rescorer.compare(place, part.every()[: count + SPARE])
+        elif part.left <= SCANNED_ROWS or live.segment.trust is None or recall >= 1:
             rescorer.compare(place, part.exact(count))
         else:
             coded.append((place, part))
@@ -105,12 +107,13 @@ def _search_coded(coded: list[tuple[int, _Part]], rescorer: Rescorer, count: int
         for place, part in pending:
             # A segment with few of the rows has few of the closest; if it has more, it is asked again.
             its_asked = min(part.left, CODED_LEAST + asked * part.left // total)
-            its_rows, its_bounds = part.coded(its_asked, recall)
-            if its_rows is None:
+            found = part.coded(its_asked, recall)
+            if found is None:
                 rescorer.compare(place, part.exact(count))
                 continue
+            its_rows, its_bounds = found.rows, found.bounds
             if len(its_rows) == its_asked < part.left:
-                last[place] = float(its_bounds[-1])
+                last[place] = found.unseen
             if place in seen:
                 # Not simply those past the ones had before: equal estimates may come in another order.
                 new = np.isin(its_rows, seen[place], invert=True)
@@ -143,9 +146,23 @@ class _Asked:
         self.scale = float(np.linalg.norm(query.astype(np.float64))) if product else 1.0
 
     @property
+    def says_nothing(self) -> bool:
+        """Is it a vector of zeros, to which by this metric all vectors are equally close?"""
+        return self.largest == 0 and self.metric is not Metric.EUCLIDEAN
+
+    @property
     def is_tame(self) -> bool:
         """Can the codes of a segment say anything about this query?"""
         return self.metric is not Metric.EUCLIDEAN or self.largest <= COMPONENT_MAX
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coded:
+    """Rows by their codes, how close each can be, and how close a row can be that is not among them."""
+
+    rows: Rows
+    bounds: npt.NDArray[np.float64]
+    unseen: float
 
 
 class _Part:
@@ -165,34 +182,35 @@ class _Part:
         if segment.trust is None and many and self._fits_float32():
             _, rows = self._search(self._asked.searchable, min(count + SPARE, self.left), None)
             return rows
-        every = self._every()
+        every = self.every()
         near = exact_closeness(self._live, self._asked.metric, self._asked.query, every)
         return every[np.argsort(-near, kind="stable")[: count + SPARE]]
 
-    def coded(self, asked: int, recall: float) -> tuple[Rows | None, npt.NDArray[np.float64]]:
-        """At most ``asked`` rows that may be among the closest, and how close they may be, closest first. None instead of rows:
-        the codes say nothing about this query."""
-        segment = self._live.segment
+    def coded(self, asked: int, recall: float) -> Coded | None:
+        """At most ``asked`` rows that may be among the closest. None: the codes say nothing about this query."""
+        segment, of = self._live.segment, self._asked
         trust = segment.trust
         assert trust is not None
-        asked_for = self._asked
-        if not asked_for.is_tame:
-            return None, np.empty(0)
-        coding = Coding(asked_for.metric, trust.scale)
+        if not of.is_tame:
+            return None
+        coding = Coding(of.metric, trust.scale)
         # Where few rows count, the nearest of them lie in lists further away.
         probes = trust.probes_for(recall) * segment.rows / self.left
         asked = min(asked, self.left)
         lists = segment.index.nlist
-        found, rows = self._search(asked_for.coded, asked, min(int(np.ceil(probes)), lists))
-        if rows[-1] < 0 and probes < lists:
+        read = min(int(np.ceil(probes)), lists)
+        found, rows = self._search(of.coded, asked, read)
+        if rows[-1] < 0 and read < lists:
             # Those lists hold too few of the rows that count.
-            found, rows = self._search(asked_for.coded, asked, lists)
+            read = lists
+            found, rows = self._search(of.coded, asked, read)
         there = rows >= 0
-        margin = trust.margin(recall)
-        if trust.reach:
-            nearest, _ = segment.index.quantizer.search(asked_for.coded, 1)
-            margin *= max(1.0, float(np.sqrt(max(nearest[0, 0], 0))) / trust.reach)
-        return rows[there], (coding.closeness(found[there]) + margin) * asked_for.scale
+        rows, estimates = rows[there], coding.closeness(found[there]) * of.scale
+        away = segment.lists.distances(of.coded).astype(np.float64) * (trust.margin(recall) * of.scale)
+        margins = segment.spread[rows] * away[segment.lists.of(rows)]
+        furthest = float(np.partition(away, read - 1)[read - 1])
+        unseen = estimates[-1] + trust.reach * furthest if len(rows) else -np.inf
+        return Coded(rows, estimates + margins, float(unseen))
 
     def _fits_float32(self) -> bool:
         """Can no float32 sum of a comparison overflow, nor all of them vanish? FAISS would then leave rows out, or mix them up."""
@@ -205,7 +223,8 @@ class _Part:
             least, most = max(row, query) ** 2, (row + query) ** 2 * len(self._asked.query)
         return most == 0 or (least >= FLOAT32_LEAST and most <= FLOAT32_MOST)
 
-    def _every(self) -> Rows:
+    def every(self) -> Rows:
+        """All rows to be searched."""
         if self._selected is not None:
             return np.flatnonzero(self._selected)
         return self._live.live_rows()

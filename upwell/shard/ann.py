@@ -1,17 +1,17 @@
 """The FAISS index of a large segment: one-bit RaBitQ codes in inverted lists, and how far its answers can be trusted.
 
 A code estimates closeness; whoever searches ranks by the raw vectors afterwards (query/rescore.py). Two things decide whether a
-true neighbour is found, and both are *measured* on the segment itself when it is built, with some of its own rows as
-queries and their exact neighbours as truth:
+true neighbour is found, and both are *measured* on the segment itself when it is built, with exact neighbours as truth:
 
-    margin    by how much a code underestimates the closeness of a true neighbour. Rows whose estimate plus the margin does not
+    margin    how wrong an estimate is. It grows in proportion to the row's distance from the centre of its list (``spread``, kept
+              for each row) and to the query's; what is measured is the factor. Rows whose estimate and margin together do not
               reach the closest ones found so far need not be looked at.
     probes    how many lists, nearest first, have to be read to come across a true neighbour.
 
 Both are kept as quantiles, so that recall is a choice of the one who asks. Codes are built at about 4 us a vector of 384
 dimensions, and take 64 bytes of it (an index of HNSW takes fifty times both).
 
-RaBitQ: Gao and Long, SIGMOD 2024 (arXiv 2405.12497); FAISS's IndexIVFRaBitQFastScan.
+RaBitQ: Gao and Long, SIGMOD 2024 (arXiv 2405.12497), whose error bound has that form; FAISS's IndexIVFRaBitQFastScan.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ TRAINING_ROUNDS = 10
 COMPONENT_MAX = 1e15
 COMPONENT_MIN = 1e-6
 
+#: Rows further from their list's centre than this share of all are taken for being as far.
+REACH_QUANTILE = 0.999
 #: Of vectors coded for inner products.
 LENGTH = 128.0
 
@@ -106,20 +108,17 @@ class Coding:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What a segment's index was measured to need: per quantile in QUANTILES, the margin and the probes.
-
-    Margins hold for queries of length one (dot product), or no further from the nearest list's centre than ``reach`` (the others):
-    the error of an estimate grows in proportion to either.
-    """
+    """What a segment's index was measured to need: per quantile in QUANTILES, the margin's factor and the probes."""
 
     margins: tuple[float, ...]
     probes: tuple[int, ...]
+    #: The spread that hardly any row exceeds.
     reach: float
     #: See Coding.
     scale: float = 1.0
 
     def margin(self, recall: float) -> float:
-        """The margin at which at most its share of ``1 - recall`` is missed: all of it where there is one list."""
+        """The factor at which at most its share of ``1 - recall`` is missed: all of it where there is one list."""
         share = 1 if self.probes[-1] == 1 else 1 - PROBES_SHARE
         return self.margins[_at_least(1 - (1 - recall) * share)]
 
@@ -147,6 +146,8 @@ class Built:
     index: Any
     order: Rows
     trust: Trust
+    #: Each row's distance from the centre of its list, as coded: float32 (rows,), in the index's order.
+    spread: npt.NDArray[np.float32]
 
     def serialised(self) -> npt.NDArray[np.uint8]:
         """The index as FAISS writes it."""
@@ -174,11 +175,11 @@ def build(vectors: Vectors, metric: Metric, alive: Callable[[], None] = lambda: 
     faiss.omp_set_num_threads(1)
     if vectors.nbytes <= CHUNK_BYTES:
         vectors = Vectors.of(vectors.read())
-    if not _is_tame(vectors):
-        return None
     lists = lists_for(len(vectors))
     sample = vectors.take(_sample(len(vectors), max(CODED_ROWS_MIN, lists * TRAINED_ON_PER_LIST))).read()
     coding = Coding.for_rows(metric, sample)
+    if not _is_tame(vectors, coding):
+        return None
     codes = "RaBitQfs" if vectors.dimensions >= CODED_DIMENSIONS_MIN else "Flat"
     kind = f"IVF{lists},{codes}"
     index = faiss.index_factory(vectors.dimensions, kind, coding.faiss_metric)
@@ -189,9 +190,36 @@ def build(vectors: Vectors, metric: Metric, alive: Callable[[], None] = lambda: 
     for chunk in vectors.chunks():
         alive()
         index.add(coding.rows(chunk))
-    order, ends = _put_lists_in_order(index)
-    trust = _measure(index, vectors.take(order), coding, ends, alive)
-    return Built(kind, index, order, trust)
+    lists_of = Lists(index)
+    order = _put_in_order(index)
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    spread = _spread(lists_of, vectors, coding, place, alive)
+    trust = _measure(index, lists_of, vectors, coding, place=place, spread=spread, alive=alive)
+    return None if trust is None else Built(kind, index, order, trust, spread)
+
+
+class Lists:
+    """The lists of an index: where each ends in the order of rows, and how far their centres are from something."""
+
+    def __init__(self, index: Any) -> None:
+        sizes = [index.invlists.list_size(number) for number in range(index.nlist)]
+        self._ends = np.cumsum(sizes)
+        self._centres = index.quantizer.reconstruct_n(0, index.nlist)
+        self._squares = np.einsum("ij,ij->i", self._centres, self._centres)
+
+    def of(self, places: Rows) -> Rows:
+        """The list of each row, by its place in the order of rows."""
+        return np.searchsorted(self._ends, places, side="right")
+
+    def centres(self, lists: Rows) -> Matrix:
+        """The centres of the given lists."""
+        return np.asarray(self._centres[lists])
+
+    def distances(self, query: Matrix) -> npt.NDArray[np.float32]:
+        """How far the centre of each list is from a query (1, dimensions): float32 (lists,)."""
+        squares = self._squares - 2 * (self._centres @ query[0]) + query[0] @ query[0]
+        return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
 
 def largest(vectors: Matrix) -> float:
@@ -199,9 +227,11 @@ def largest(vectors: Matrix) -> float:
     return max(float(vectors.max()), -float(vectors.min())) if vectors.size else 0.0
 
 
-def _is_tame(vectors: Vectors) -> bool:
-    """Is the largest component of all such that codes can be trusted? None but zeros will do as well."""
-    found = max(map(largest, vectors.chunks()), default=0.0)
+def _is_tame(vectors: Vectors, coding: Coding) -> bool:
+    """Is the largest component of all, as coded, such that codes can be trusted? None but zeros will do as well."""
+    if coding.metric is Metric.COSINE:
+        return True
+    found = max(map(largest, vectors.chunks()), default=0.0) * coding.scale
     return found == 0 or COMPONENT_MIN <= found <= COMPONENT_MAX
 
 
@@ -212,12 +242,12 @@ def _sample(rows: int, count: int) -> Rows:
     return np.sort(np.random.default_rng(rows).choice(rows, count, replace=False))
 
 
-def _put_lists_in_order(index: Any) -> tuple[Rows, Rows]:
-    """Number the rows list by list, so that what is read together lies together; returns their order, and where lists end.
+def _put_in_order(index: Any) -> Rows:
+    """Number the rows list by list, so that what is read together lies together; returns their order.
 
     FAISS finds a row's code and factors by its place in its list, so that a number is only a name.
     """
-    order, ends, end = [], [], 0
+    order, end = [], 0
     for number in range(index.nlist):
         size = index.invlists.list_size(number)
         if size:
@@ -225,41 +255,78 @@ def _put_lists_in_order(index: Any) -> tuple[Rows, Rows]:
             order.append(ids.copy())
             ids[:] = np.arange(end, end + size)
         end += size
-        ends.append(end)
-    return np.concatenate(order), np.array(ends)
+    return np.concatenate(order)
 
 
-def _measure(index: Any, vectors: Vectors, coding: Coding, ends: Rows, alive: Callable[[], None]) -> Trust:
-    """Ask the index for the neighbours of some of its own rows, and note what it would have taken to find them."""
+def _spread(
+    lists: Lists, vectors: Vectors, coding: Coding, place: Rows, alive: Callable[[], None]
+) -> npt.NDArray[np.float32]:
+    """Each row's distance from the centre of its list, by place."""
+    spread = np.empty(len(vectors), np.float32)
+    start = 0
+    for chunk in vectors.chunks():
+        alive()
+        its = place[start : start + len(chunk)]
+        away = coding.rows(chunk) - lists.centres(lists.of(its))
+        spread[its] = np.sqrt(np.einsum("ij,ij->i", away, away))
+        start += len(chunk)
+    return spread
+
+
+def _measure(
+    index: Any,
+    lists: Lists,
+    vectors: Vectors,
+    coding: Coding,
+    *,
+    place: Rows,
+    spread: npt.NDArray[np.float32],
+    alive: Callable[[], None],
+) -> Trust | None:
+    """Ask for the neighbours of some rows, and of queries that are like none, and note what it would have taken to find them.
+
+    None if that cannot be told: then the segment had better be searched without codes.
+    """
     chosen = _sample(len(vectors), SAMPLE_ROWS if index.nlist == 1 else SAMPLE_ROWS_LISTED)
-    asked = coding.queries(vectors.take(chosen).read())
-    close, rows = _exact_neighbours(asked, vectors, coding, chosen, alive)
-    short: list[float] = []
-    for place, one in enumerate(asked):
-        its = rows[place][rows[place] >= 0]
+    own = vectors.take(chosen).read()
+    strange = np.random.default_rng(len(vectors)).normal(size=own.shape) * np.abs(own).mean()
+    asked = np.concatenate([coding.queries(own), coding.queries(strange.astype(np.float32))])
+    names = np.concatenate([chosen, np.full(len(own), -1)])
+    close, rows = _exact_neighbours(asked, vectors, coding, names, alive)
+    wrong: list[npt.NDArray[np.float64]] = []
+    for number, query in enumerate(asked):
+        there = rows[number] >= 0
+        its = place[rows[number][there]]
+        if len(its) == 0:
+            continue
         parameters = faiss.SearchParametersIVF(sel=faiss.IDSelectorBatch(its), nprobe=index.nlist)
-        found, names = index.search(one[None, :], len(its), params=parameters)
-        truth = dict(zip(rows[place].tolist(), close[place].tolist(), strict=True))
-        estimates = coding.closeness(found[0]).tolist()
-        short += [
-            truth[name] - one for name, one in zip(names[0].tolist(), estimates, strict=True) if name >= 0
-        ]
-    margins = np.quantile(np.maximum(short, 0), QUANTILES, method="higher")
-    reach = 0.0
-    if coding.metric is not Metric.DOT_PRODUCT:
-        nearest, _ = index.quantizer.search(asked, 1)
-        reach = float(np.sqrt(max(np.median(nearest), 0)))
-    return Trust(tuple(margins.tolist()), _probes(index, asked, rows, ends), reach, coding.scale)
+        found, found_at = index.search(query[None, :], len(its), params=parameters)
+        told = found_at[0] >= 0
+        by_place = dict(zip(its.tolist(), close[number][there].tolist(), strict=True))
+        truth = np.array([by_place[one] for one in found_at[0][told].tolist()])
+        unit = spread[found_at[0][told]] * lists.distances(query[None, :])[lists.of(found_at[0][told])]
+        error = np.abs(truth - coding.closeness(found[0][told]))
+        wrong.append(error[unit > 0] / unit[unit > 0])
+    errors = np.concatenate(wrong) if wrong else np.empty(0)
+    if not np.isfinite(errors).all():
+        return None
+    margins = np.quantile(errors, QUANTILES, method="higher") if len(errors) else np.zeros(len(QUANTILES))
+    reach = float(np.quantile(spread, REACH_QUANTILE))
+    return Trust(
+        tuple(margins.tolist()),
+        _probes(index, lists, asked[: len(own)], place, rows[: len(own)]),
+        reach,
+        coding.scale,
+    )
 
 
-def _probes(index: Any, asked: Matrix, rows: Rows, ends: Rows) -> tuple[int, ...]:
+def _probes(index: Any, lists: Lists, asked: Matrix, place: Rows, rows: Rows) -> tuple[int, ...]:
     if index.nlist == 1:
         return (1,) * len(QUANTILES)
-    _, lists = index.quantizer.search(asked, index.nlist)
-    rank = np.empty_like(lists)
-    np.put_along_axis(rank, lists, np.arange(index.nlist)[None, :], axis=1)
-    its_lists = np.searchsorted(ends, rows, side="right")
-    needed = np.take_along_axis(rank, np.minimum(its_lists, index.nlist - 1), axis=1)[rows >= 0] + 1
+    _, nearest = index.quantizer.search(asked, index.nlist)
+    rank = np.empty_like(nearest)
+    np.put_along_axis(rank, nearest, np.arange(index.nlist)[None, :], axis=1)
+    needed = np.take_along_axis(rank, lists.of(place[rows]), axis=1)[rows >= 0] + 1
     return tuple(np.quantile(needed, QUANTILES, method="higher").astype(int).tolist())
 
 

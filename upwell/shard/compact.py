@@ -106,6 +106,10 @@ class Compactor:
             alive()
             with turn():
                 now = self._newest.get()
+                if not self._newest.head.chain.trusts(merged.created_at):
+                    raise Fenced(
+                        "a compaction took longer than its segment is kept for", index=self._record.id
+                    )
                 after = self._rebase(now, shard, merged)
                 if after is None:
                     return None

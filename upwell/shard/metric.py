@@ -53,7 +53,8 @@ def closeness(metric: Metric, query: npt.NDArray[np.float32], vectors: Matrix) -
     if metric is Metric.EUCLIDEAN:
         difference = rows - one
         return np.asarray(-np.einsum("ij,ij->i", difference, difference))
-    products = rows @ one
+    # Not by BLAS: there the last bit of a row's product depends on how many rows are compared with it.
+    products = np.einsum("ij,j->i", rows, one)
     if metric is Metric.DOT_PRODUCT:
         return np.asarray(products)
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows)) * np.sqrt(one @ one)

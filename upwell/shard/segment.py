@@ -8,6 +8,7 @@ sections  "rows"     Arrow IPC stream: id utf8, namespace utf8?, metadata binary
           "faiss"    FLAT_PADDING zero bytes, then the serialised FAISS index. A flat index ends in its float32 matrix, and
                      the padding puts that matrix on a multiple of 64, so that it can be mapped as one.
           "vectors"  float32 (rows, dimensions) as the client sent them; absent if "shared": then it *is* the end of "faiss"
+          "spread"   float32 (rows,): each row's distance from the centre of its list; absent if the index is exact
           "sums"     uint64: a checksum of each block of "vectors" (blocks.py). Format 1 has none.
 
 Few rows are held flat, and compared one by one. More have codes in inverted lists, and lie in the order of those lists, so that
@@ -31,7 +32,7 @@ import pyarrow.compute as pc
 from upwell.changeset import Matrix
 from upwell.errors import Corrupt
 from upwell.format import Box, Kind, pack, unpack
-from upwell.shard.ann import Built, Trust, build, largest, wants_codes
+from upwell.shard.ann import Built, Lists, Trust, build, largest, wants_codes
 from upwell.shard.blocks import BlockChecked, block_sums, rows_per_block
 from upwell.shard.keys import Hashes, KeyScope, Rows, find_hashes, hash_keys, keys_of
 from upwell.shard.metric import Metric, searchable
@@ -103,7 +104,12 @@ def _coded_sections(built: Built, vectors: Vectors) -> tuple[list[tuple[str, lis
     sums = block_sums(vectors.chunks(step), vectors.dimensions)
     raw = Streamed(vectors.nbytes, lambda: (chunk.data for chunk in vectors.chunks(step)))
     faiss_parts: list[Part] = [bytes(FLAT_PADDING), built.serialised().data]
-    return [("faiss", faiss_parts), ("vectors", [raw]), ("sums", [sums.data])], False
+    return [
+        ("faiss", faiss_parts),
+        ("spread", [built.spread.data]),
+        ("vectors", [raw]),
+        ("sums", [sums.data]),
+    ], False
 
 
 def _flat_header(vectors: Matrix, metric: Metric) -> bytes:
@@ -204,6 +210,16 @@ class Segment:
         # The index points into these bytes without owning them: they live as long as this segment.
         self._index_bytes = (data, reader)
         return index
+
+    @cached_property
+    def lists(self) -> Lists:
+        """The lists of an index that is not exact."""
+        return Lists(self.index)
+
+    @cached_property
+    def spread(self) -> npt.NDArray[np.float32]:
+        """Each row's distance from the centre of its list; of an index that is not exact."""
+        return np.frombuffer(self._box.section("spread"), dtype=np.float32)
 
     @cached_property
     def _hashes(self) -> tuple[Hashes, npt.NDArray[np.uint32]]:

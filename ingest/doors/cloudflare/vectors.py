@@ -10,7 +10,7 @@ import orjson
 import pyarrow as pa
 from aiohttp import web
 
-from ingest.body import Rules, inflate, parse_ids, parse_upload
+from ingest.body import Rules, inflate, parse_ids
 from ingest.doors.cloudflare.context import (
     authorised,
     authorised_index,
@@ -34,6 +34,7 @@ from upwell.catalog.tokens import Access
 from upwell.changeset import Changeset, Operation
 from upwell.engine import Index
 from upwell.errors import Invalid
+from upwell.log.entry import Mutation
 from upwell.query.lookup import Found, lookup
 from upwell.query.search import Match, search
 from upwell.shard.metric import Metric
@@ -64,18 +65,8 @@ async def _upload(request: web.Request, operation: Operation) -> web.Response:
         bytes_max=settings.request_bytes_max,
         discard=_unparsable_behavior(request) == "discard",
     )
-    body = await read_body(request, settings.request_bytes_max)
-    content_type = request.headers.get("Content-Type")
-    encoding = request.headers.get("Content-Encoding")
-    changeset = await ops.parse(
-        lambda: parse_upload(
-            body, content_type=content_type, content_encoding=encoding, operation=operation, rules=rules
-        )
-    )
-    # Let go of before the wait for the disk: it may be large, and others may be uploading.
-    body = b""
-    accepted = await ops.append(index, changeset)
-    return success({"mutationId": accepted.mutation_id}, _discarded(changeset))
+    accepted, mutation = await ops.upload(index, request, operation, rules)
+    return success({"mutationId": accepted.mutation_id}, _discarded(mutation))
 
 
 def _unparsable_behavior(request: web.Request) -> Literal["error", "discard"]:
@@ -88,9 +79,9 @@ def _unparsable_behavior(request: web.Request) -> Literal["error", "discard"]:
             raise Invalid(f"unparsable-behavior: expected error or discard, got {other[:64]!r}")
 
 
-def _discarded(changeset: Changeset) -> list[dict[str, Any]]:
-    messages = [said(*line_error(problem)) for problem in changeset.discarded]
-    unnamed = changeset.discarded_count - len(changeset.discarded)
+def _discarded(mutation: Mutation) -> list[dict[str, Any]]:
+    messages = [said(*line_error(problem)) for problem in mutation.discarded]
+    unnamed = mutation.discarded_count - len(mutation.discarded)
     if unnamed:
         messages.append(said(OWN_CODES, f"{unnamed} more lines were discarded"))
     return messages

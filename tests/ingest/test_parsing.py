@@ -1,0 +1,185 @@
+"""Parsing in processes: the same as in threads, whatever happens to the processes."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import io
+import os
+import signal
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from ingest.body import Rules
+from ingest.parsing import Parsers, Upload
+from ingest.spool import SPOOLED_BYTES_MIN, Spooled, SpooledName, opened
+from upwell.changeset import Operation, decode_columns
+from upwell.errors import Gone, Invalid, InvalidLine, LineProblem, Reason, TooLarge, UpwellError
+from upwell.log.entry import PreparedMutation
+
+RULES = Rules(dimensions=4, vectors_max=100_000, bytes_max=8_000_000)
+WHEN = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def lines(count: int, last: object = None) -> bytes:
+    rows = [{"id": f"v{n}", "values": [n, 1, 2, 0.5], "metadata": {"n": n}} for n in range(count)]
+    return b"\n".join(map(orjson.dumps, [*rows, last] if last else rows))
+
+
+LARGE = lines(10_000)
+assert len(LARGE) > SPOOLED_BYTES_MIN
+
+
+class Front:
+    """A server whose one route parses what it is sent, and keeps what came of it."""
+
+    def __init__(self, processes: int) -> None:
+        self.parsers = Parsers(processes)
+        self.outcomes: list[PreparedMutation | Exception] = []
+
+    async def handle(self, request: web.Request) -> web.Response:
+        how = Upload(
+            operation=Operation.UPSERT,
+            content_type=None,
+            content_encoding=request.headers.get("Content-Encoding"),
+            rules=RULES,
+            accepted_at=WHEN,
+        )
+        try:
+            self.outcomes.append(await self.parsers.upload(request, RULES.bytes_max, how))
+        except UpwellError as error:
+            self.outcomes.append(error)
+        return web.Response()
+
+
+@pytest.fixture(params=[0, 1], ids=["threads", "processes"])
+async def front(request: pytest.FixtureRequest) -> AsyncIterator[Front]:
+    front = Front(request.param)
+    yield front
+    await front.parsers.close()
+
+
+@pytest.fixture
+async def client(front: Front) -> AsyncIterator[TestClient[web.Request, web.Application]]:
+    app = web.Application(client_max_size=0)
+    app.router.add_post("/", front.handle)
+    async with TestClient(TestServer(app)) as client:
+        yield client
+
+
+async def test_a_large_body_becomes_the_same_columns(
+    front: Front, client: TestClient[web.Request, web.Application]
+) -> None:
+    await client.post("/", data=io.BytesIO(LARGE))
+    await client.post("/", data=lines(3))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(LARGE), 100_000):
+            yield LARGE[start : start + 100_000]
+
+    await client.post("/", data=pieces())
+    expected = [10_000, 3, 10_000]
+    for outcome, rows in zip(front.outcomes, expected, strict=True):
+        assert isinstance(outcome, PreparedMutation)
+        assert (outcome.mutation.rows, outcome.mutation.received, outcome.mutation.accepted_at) == (
+            rows,
+            rows,
+            WHEN,
+        )
+        changeset = decode_columns(outcome.columns, Operation.UPSERT, received=rows)
+        assert changeset.vectors is not None and changeset.metadata is not None
+        assert changeset.vectors[-1].tolist() == [rows - 1, 1, 2, 0.5]
+        assert (changeset.ids[-1].as_py(), changeset.metadata[-1].as_py()) == (
+            f"v{rows - 1}",
+            b'{"n":%d}' % (rows - 1),
+        )
+
+
+async def test_what_is_wrong_comes_back_whole(
+    front: Front, client: TestClient[web.Request, web.Application]
+) -> None:
+    await client.post("/", data=io.BytesIO(lines(10_000, {"id": "x", "values": [1, 2]})))
+    await client.post("/", data=io.BytesIO(b"\n" * (SPOOLED_BYTES_MIN + 1)))
+    await client.post("/", data=io.BytesIO(b"x" * (RULES.bytes_max + 1)))
+    wrong, empty, large = front.outcomes
+    assert isinstance(wrong, InvalidLine)
+    assert (wrong.problem.line, wrong.problem.reason, wrong.problem.id) == (
+        10_001,
+        Reason.WRONG_DIMENSIONS,
+        "x",
+    )
+    assert isinstance(empty, Invalid) and "no vectors" in str(empty)
+    assert isinstance(large, TooLarge)
+
+
+async def test_a_process_that_dies_costs_nobody_an_upload(tmp_path: Path) -> None:
+    front = Front(1)
+    app = web.Application()
+    app.router.add_post("/", front.handle)
+    async with TestClient(TestServer(app)) as client:
+        await client.post("/", data=io.BytesIO(LARGE))
+        pool = front.parsers._processes
+        assert pool is not None
+        for pid in list(pool._processes):
+            os.kill(pid, signal.SIGKILL)
+        for _ in range(3):
+            await client.post("/", data=io.BytesIO(LARGE))
+        assert front.parsers._processes is not pool
+    assert [outcome.mutation.rows for outcome in front.outcomes if isinstance(outcome, PreparedMutation)] == [
+        10_000
+    ] * 4
+    await front.parsers.close()
+
+
+async def test_an_upload_that_is_given_up_leaves_no_file_open() -> None:
+    front = Front(1)
+    app = web.Application()
+    app.router.add_post("/", front.handle)
+    async with TestClient(TestServer(app)) as client:
+        await client.post("/", data=io.BytesIO(LARGE))
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + b"y" * 300_000)
+            await writer.drain()
+            writer.close()
+            del reader
+        async with asyncio.timeout(10):
+            while len(os.listdir("/proc/self/fd")) > before:  # noqa: ASYNC110  the server lets go when it notices
+                await asyncio.sleep(0.02)
+    await front.parsers.close()
+
+
+def test_a_descriptor_that_became_another_file_is_not_touched() -> None:
+    with Spooled("one") as one:
+        name = one.name
+        one.write(b"abc")
+        assert bytes(one.read()) == b"abc"
+        with opened(name, os.O_RDONLY) as fd:
+            assert os.read(fd, 10) == b"abc"
+        other = SpooledName(name.path, name.inode + 1)
+        with pytest.raises(FileNotFoundError), opened(other, os.O_WRONLY):
+            pytest.fail("opened")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidLine(
+            LineProblem(line=3, reason=Reason.ID_MISSING, field="id", detail="expected one", id=None)
+        ),
+        TooLarge("too large", got=3),
+        Gone("deleted", name="x"),
+        UpwellError(),
+    ],
+)
+def test_errors_travel_between_processes(error: UpwellError) -> None:
+    # By the same way as pickle.
+    other = copy.copy(error)
+    assert type(other) is type(error) and str(other) == str(error) and vars(other) == vars(error)
