@@ -39,6 +39,7 @@ from tests.bench.harness import (
     serving,
     write_result,
 )
+from upwell.shard.compact import MERGED
 
 DIMENSIONS = 128
 BODY_LINES = 5_000
@@ -60,12 +61,8 @@ def kind_of(path: str) -> str:
 
 
 def is_compaction(path: str) -> bool:
-    """Did background compaction write this object, and no mutation?
-
-    Nothing in an object's name says so yet, so its segments count as the upsert's; once something does, it is asked here.
-    """
-    del path
-    return False
+    """Did background compaction write this object, and no mutation?"""
+    return path.endswith(MERGED)
 
 
 def by_kind(objects: Iterable[tuple[str, int]]) -> Counter[str]:

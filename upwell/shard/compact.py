@@ -32,6 +32,8 @@ from upwell.streamed import nbytes_of
 
 log = structlog.get_logger()
 
+#: What a merged segment's name ends in, for those who look at a store.
+MERGED = "-merged"
 #: A commit that loses this many races in a row is given up; the merge begins anew when its turn comes again.
 COMMIT_TRIES = 50
 
@@ -135,7 +137,7 @@ class Compactor:
     def _merge(self, sources: tuple[LiveSegment, ...], alive: Callable[[], None]) -> _Merged:
         live = [one.live_rows() for one in sources]
         rows = concat_rows([one.segment.take(its) for one, its in zip(sources, live, strict=True)])
-        segment_id = new_identity()
+        segment_id = new_identity() + MERGED
         parts, order = encode_segment(segment_id, rows, self._record.metric, self._record.key_scope, alive)
         created_at = self._clock.monotonic()
         self._store.create(segment_key(self._record.folder, segment_id), *parts)
