@@ -79,7 +79,9 @@ class Settings(BaseSettings):
         1.0, gt=0, description="how often workers look for work that no bell announced"
     )
     grace_s: float = Field(
-        600.0, gt=0, description="how long an applied log entry or an old manifest is kept"
+        600.0,
+        gt=0,
+        description="how long an applied log entry or an old manifest is kept; no batch or merge may take half as long",
     )
     results_s: float = Field(
         3600.0, gt=0, description="how long status tells a visible mutation's counts and times"

@@ -91,7 +91,7 @@ class FastReader:
         # Written anew: a key given twice is stored once, and both paths store the same bytes.
         decoded = orjson.loads(text)
         compact = orjson.dumps(decoded)
-        return compact if len(compact) <= self._rules.metadata_bytes_max and _keys_fit(decoded) else None
+        return compact if len(compact) <= self._rules.metadata_bytes_max and keys_fit(decoded) else None
 
 
 def _is_flat(text: bytes, document: Any, keys: list[str]) -> bool:
@@ -111,7 +111,7 @@ def _is_flat(text: bytes, document: Any, keys: list[str]) -> bool:
     return text.count(b"[") == 1 + others
 
 
-def _keys_fit(metadata: dict[str, Any]) -> bool:
+def keys_fit(metadata: dict[str, Any]) -> bool:
     """Are the keys at every level what they may be?"""
     pending: list[Any] = [metadata]
     while pending:

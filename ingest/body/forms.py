@@ -1,4 +1,5 @@
-"""Which form a body has. Clients disagree with their own documentation, so the bytes decide and not the content type.
+"""Which form a body has. Clients disagree with their own documentation, so the bytes decide and not the content type
+(but for Arrow streams, arrow.py).
 
 lines       NDJSON: LF or CRLF, blank lines skipped but counted, a byte order mark skipped
 a string    a JSON string that holds NDJSON (Cloudflare's Python SDK, given a str)

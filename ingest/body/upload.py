@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import isfinite
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
+from ingest.body.arrow import parse_arrow
 from ingest.body.fast import FastReader
 from ingest.body.forms import Lines, Values, form_of
 from ingest.body.inflate import Bytes, inflate
@@ -19,12 +21,18 @@ from ingest.body.rules import Rules
 from upwell.changeset import DISCARDED_NAMED_MAX, Changeset, Operation
 from upwell.errors import Invalid, InvalidLine, LineProblem, TooLarge
 
+#: The one content type that decides; of all others, the bytes do (forms.py).
+ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
+
 
 def parse_upload(
     body: Bytes, *, content_type: str | None, content_encoding: str | None, operation: Operation, rules: Rules
 ) -> Changeset:
     """Read an insert's or upsert's body. Raises InvalidLine, TooLarge or Invalid; then nothing of it counts."""
-    form = form_of(inflate(body, content_encoding, rules.bytes_max), content_type)
+    inflated = inflate(body, content_encoding, rules.bytes_max)
+    if (content_type or "").partition(";")[0].strip().lower() == ARROW_STREAM:
+        return parse_arrow(inflated, operation, rules)
+    form = form_of(inflated, content_type)
     received = form.count() if isinstance(form, Lines) else len(form.items)
     if received == 0:
         raise Invalid("the request body contains no vectors")

@@ -12,8 +12,8 @@ sections  "rows"     Arrow IPC stream: id utf8, namespace utf8?, metadata binary
           "sums"     uint64: a checksum of each block of "vectors" (blocks.py). Format 1 has none.
 
 Few rows are held flat, and compared one by one. More have codes in inverted lists, and lie in the order of those lists, so that
-what a query looks at lies together. FAISS reads the mapped bytes in place (ZeroCopyIOReader): an open segment costs no
-anonymous memory for its vectors or its codes.
+what a query looks at lies together. FAISS reads a flat index in place (ZeroCopyIOReader), and
+copies codes: an open segment costs no anonymous memory for its vectors, and about a byte for every 32 of theirs for its codes.
 """
 
 from __future__ import annotations
