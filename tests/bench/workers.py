@@ -56,6 +56,8 @@ SPREAD = 4
 WORKERS = (1, 2)
 BAR = 1.7
 #: The worker that makes small segments takes two bodies to a commit: 5,000 rows a segment, too many to be folded into the next.
+#: A worker is held to one job at a time, and so to one core: by itself it would use several for several shards or indexes.
+ONE_JOB = {"UPWELL_WORKER_JOBS": "1"}
 SMALL_COMMITS = {"UPWELL_BATCH_VECTORS_MAX": str(2 * BODY_LINES)}
 #: How long leases are kept at most, should nobody drop them.
 HELD_S = 3600.0
@@ -175,7 +177,7 @@ async def quiet() -> None:
 @contextlib.asynccontextmanager
 async def fresh_round() -> AsyncIterator[tuple[Round, Service, Calls]]:
     """A front end without workers, on fresh data."""
-    with Service({"UPWELL_TOKEN": TOKEN, "UPWELL_SHARDS": str(SHARDS)}) as service:
+    with Service({"UPWELL_TOKEN": TOKEN, "UPWELL_SHARDS": str(SHARDS), **ONE_JOB}) as service:
         api = service.start_api()
         async with connected(api.url) as calls, asyncio.timeout(WORK_S):
             one = Round(service, calls)

@@ -280,7 +280,10 @@ def test_every_tier_was_there(tmp_path: Path) -> None:
             for count in (30, 60, 150, 300):
                 story.upsert(count)
                 story.drain()
-        story.view()
+                story.view()
+                if count > 60:
+                    story.compact()
+                    story.view()
     assert {
         "Flat",
         "IVF1,RaBitQfs",
@@ -296,8 +299,8 @@ def test_lists_that_hold_too_few_of_the_rows_that_count(
     tmp_path: Path, lists: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those within the filter all lie in lists far from the query, or a few in each: all of them are answered."""
-    monkeypatch.setattr(ann, "LISTS", ((240, lists),))
-    engine = make_engine(tmp_path)
+    monkeypatch.setattr(ann, "LISTS", ((100, lists),))
+    engine = make_engine(tmp_path, compaction_settle_s=0)
     index = make_index(engine, dimensions=CODED_DIMENSIONS, metric=Metric.EUCLIDEAN, shards=1)
     random = np.random.default_rng(3)
     centres = random.normal(size=(lists, CODED_DIMENSIONS)) * 100
@@ -309,7 +312,9 @@ def test_lists_that_hold_too_few_of_the_rows_that_count(
         Changeset(operation=Operation.UPSERT, ids=pa.array(ids), vectors=vectors, received=len(ids))
     )
     drain(engine, index)
+    engine.compact(index.record.id, 0)
     view = index.newest.get()
+    assert view.shards[0][0].segment.index.nlist == lists
     row_of = {name: row for row, name in enumerate(view.shards[0][0].segment.ids.to_pylist())}
     last_list = {row_of[f"v{n}"] for n in range(40 * (lists - 1), 40 * lists)}
     thin = {row_of[f"v{n}"] for n in range(0, len(vectors), 10)}

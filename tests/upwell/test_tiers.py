@@ -15,7 +15,7 @@ from upwell.engine import Index
 from upwell.errors import Corrupt
 from upwell.query.search import search
 from upwell.shard import ann
-from upwell.shard.ann import CODED_ROWS_MIN, QUANTILES, Trust, build, lists_for, wants_codes
+from upwell.shard.ann import CODED_ROWS_MIN, QUANTILES, Trust, build, lists_for, wants_index
 from upwell.shard.keys import KeyScope
 from upwell.shard.metric import Metric, closeness
 from upwell.shard.rows import SegmentRows
@@ -47,9 +47,9 @@ def changeset(vectors: Matrix, first: int = 0, namespaces: list[str | None] | No
     )
 
 
-def made(vectors: Matrix, metric: Metric) -> Segment:
+def made(vectors: Matrix, metric: Metric, lists: int = 1) -> Segment:
     rows = SegmentRows(pa.array([f"v{n}" for n in range(len(vectors))]), Vectors.of(vectors), None, None)
-    parts, _ = encode_segment("s", rows, metric, KeyScope.INDEX)
+    parts, _ = encode_segment("s", rows, metric, KeyScope.INDEX, lists=lists)
     return Segment(memoryview(joined(parts)))
 
 
@@ -86,10 +86,9 @@ def test_a_segment_of_any_tier_holds_what_it_was_given(
     assert np.array_equal(segment.take(chosen).vectors.read(), vectors[order[chosen]])
 
 
-def test_rows_lie_in_the_order_of_their_lists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ann, "LISTS", ((2_048, 16),))
+def test_rows_lie_in_the_order_of_their_lists() -> None:
     vectors = clustered(3_000, 64, seed=4)
-    segment = made(vectors, Metric.EUCLIDEAN)
+    segment = made(vectors, Metric.EUCLIDEAN, lists=16)
     assert segment._box.meta["index"] == "IVF16,RaBitQfs"
     _, lists = segment.index.quantizer.search(np.ascontiguousarray(segment.vectors), 1)
     assert (np.diff(lists[:, 0]) >= 0).all() and len(np.unique(lists)) == 16
@@ -102,13 +101,16 @@ def test_recall_is_what_was_asked_for(
     tmp_path: Path, metric: Metric, lists: int, dimensions: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ann, "LISTS", ((2_048, lists),) if lists > 1 else ())
-    engine = make_engine(tmp_path)
+    engine = make_engine(tmp_path, compaction_settle_s=0)
     index = make_index(engine, dimensions=dimensions, metric=metric)
     vectors, asked = clustered(9_000, dimensions, seed=1), clustered(40, dimensions, seed=2)
     client = Client(index)
     for first in (0, 6_000):
         client.append(changeset(vectors[first : first + 6_000], first))
         drain(engine, index)
+    for shard in (0, 1):
+        while engine.compact(index.record.id, shard):
+            pass
     kinds = {live.segment._box.meta["index"] for shard in index.newest.get().shards for live in shard}
     codes = "RaBitQfs" if dimensions >= 64 else "Flat"
     assert f"IVF{lists},{codes}" in kinds or kinds == {"Flat"}
@@ -122,13 +124,15 @@ def test_deletions_and_namespaces_are_kept_out_and_found_around(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ann, "LISTS", ((2_048, 16),))
-    engine = make_engine(tmp_path)
+    engine = make_engine(tmp_path, compaction_settle_s=0)
     index = make_index(engine, dimensions=64, metric=Metric.COSINE, shards=1)
     vectors, asked = clustered(12_000, 64, seed=1), clustered(25, 64, seed=2)
     spaces: list[str | None] = [None if n % 3 else "third" for n in range(12_000)]
     client = Client(index)
     client.append(changeset(vectors, 0, spaces))
     drain(engine, index)
+    assert engine.compact(index.record.id, 0) is not None
+    assert index.newest.get().shards[0][0].segment.index.nlist == 16
     for share in (0.15, 0.9, 0.99):
         gone = np.random.default_rng(5).random(12_000) < share
         client.append(delete(*(f"v{n}" for n in np.flatnonzero(gone).tolist())))
@@ -206,7 +210,7 @@ def test_building_can_be_called_off() -> None:
         raise Enough
 
     with pytest.raises(Enough):
-        build(Vectors.of(clustered(2_500, 64, seed=1)), Metric.COSINE, enough)
+        build(Vectors.of(clustered(2_500, 64, seed=1)), Metric.COSINE, 1, enough)
 
 
 def test_what_is_trusted_grows_with_the_recall_asked_for() -> None:
@@ -223,10 +227,10 @@ def test_what_is_trusted_grows_with_the_recall_asked_for() -> None:
 
 
 def test_more_rows_have_more_lists() -> None:
-    lists = [lists_for(rows) for rows in (1, 15_999, 16_000, 64_000, 256_000, 1_000_000, 9_000_000)]
+    lists = [lists_for(rows) for rows in (1, 15_999, 16_000, 32_000, 256_000, 1_000_000, 9_000_000)]
     assert lists == [1, 1, 128, 256, 512, 1024, 2048]
-    assert not wants_codes(CODED_ROWS_MIN - 1, 384) and wants_codes(CODED_ROWS_MIN, 384)
-    assert not wants_codes(15_999, 32) and wants_codes(16_000, 32)
+    assert not wants_index(CODED_ROWS_MIN - 1, 384, 1) and wants_index(CODED_ROWS_MIN, 384, 1)
+    assert not wants_index(60_000, 32, 1) and wants_index(60_000, 32, 128)
 
 
 def test_vectors_of_several_matrices_read_as_one() -> None:

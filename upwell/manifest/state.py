@@ -33,6 +33,8 @@ class SegmentRef(_Frozen):
     id: str
     rows: int = Field(ge=1)
     nbytes: int
+    #: Lists that its index was meant to have.
+    lists: int = 1
     deletions: DeletionRef | None = None
 
     @property

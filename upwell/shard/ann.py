@@ -34,7 +34,7 @@ CODED_ROWS_MIN = 2_048
 #: Below this many dimensions a one-bit code says little, and comparing costs little: vectors are kept in the lists instead.
 CODED_DIMENSIONS_MIN = 64
 #: Lists for at least so many rows. More lists cost more to train than they spare in a scan (tests/bench/README.md).
-LISTS = ((4_000_000, 2048), (1_000_000, 1024), (256_000, 512), (64_000, 256), (16_000, 128))
+LISTS = ((4_000_000, 2048), (1_000_000, 1024), (256_000, 512), (32_000, 256), (16_000, 128))
 TRAINED_ON_PER_LIST = 64
 TRAINING_ROUNDS = 10
 #: Segments whose largest component lies outside are not coded: float32 sums of squares would overflow, or vanish beside the
@@ -159,14 +159,14 @@ def lists_for(rows: int) -> int:
     return next((lists for least, lists in LISTS if rows >= least), 1)
 
 
-def wants_codes(rows: int, dimensions: int) -> bool:
-    """Is a segment of this size searched by codes or lists, or compared one by one?"""
-    if dimensions < CODED_DIMENSIONS_MIN:
-        return lists_for(rows) > 1
-    return rows >= CODED_ROWS_MIN
+def wants_index(rows: int, dimensions: int, lists: int) -> bool:
+    """Is a segment of this size, with so many lists, searched by codes or lists? Else it is compared one by one."""
+    return lists > 1 or (dimensions >= CODED_DIMENSIONS_MIN and rows >= CODED_ROWS_MIN)
 
 
-def build(vectors: Vectors, metric: Metric, alive: Callable[[], None] = lambda: None) -> Built | None:
+def build(
+    vectors: Vectors, metric: Metric, lists: int, alive: Callable[[], None] = lambda: None
+) -> Built | None:
     """An index over ``vectors``; None if their components are too large for one. Takes seconds per million.
 
     ``alive`` is called now and then, and may raise to have it stopped.
@@ -175,7 +175,6 @@ def build(vectors: Vectors, metric: Metric, alive: Callable[[], None] = lambda: 
     faiss.omp_set_num_threads(1)
     if vectors.nbytes <= CHUNK_BYTES:
         vectors = Vectors.of(vectors.read())
-    lists = lists_for(len(vectors))
     sample = vectors.take(_sample(len(vectors), max(CODED_ROWS_MIN, lists * TRAINED_ON_PER_LIST))).read()
     coding = Coding.for_rows(metric, sample)
     if not _is_tame(vectors, coding):

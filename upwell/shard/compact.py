@@ -20,6 +20,7 @@ from upwell.clock import Clock
 from upwell.errors import Fenced
 from upwell.ids import new_identity
 from upwell.manifest import DeletionRef, Manifest, SegmentRef, ShardState, Totals
+from upwell.shard.ann import lists_for
 from upwell.shard.deletions import Mask, encode_deletions
 from upwell.shard.keys import Rows
 from upwell.shard.newest import NewestView
@@ -138,13 +139,20 @@ class Compactor:
         live = [one.live_rows() for one in sources]
         rows = concat_rows([one.segment.take(its) for one, its in zip(sources, live, strict=True)])
         segment_id = new_identity() + MERGED
-        parts, order = encode_segment(segment_id, rows, self._record.metric, self._record.key_scope, alive)
+        parts, order = encode_segment(
+            segment_id,
+            rows,
+            self._record.metric,
+            self._record.key_scope,
+            lists=lists_for(len(rows)),
+            alive=alive,
+        )
         created_at = self._clock.monotonic()
         self._store.create(segment_key(self._record.folder, segment_id), *parts)
         source, its_rows = np.repeat(np.arange(len(live)), list(map(len, live))), np.concatenate(live)
         if order is not None:
             source, its_rows = source[order], its_rows[order]
-        ref = SegmentRef(id=segment_id, rows=len(rows), nbytes=nbytes_of(parts))
+        ref = SegmentRef(id=segment_id, rows=len(rows), nbytes=nbytes_of(parts), lists=lists_for(len(rows)))
         return _Merged(ref, sources, source, its_rows, created_at)
 
     def _rebase(self, view: View, shard: int, merged: _Merged) -> Manifest | None:

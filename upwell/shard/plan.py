@@ -2,7 +2,8 @@
 
 Size-tiered. Segments are sorted into levels, each FANOUT times larger than the one below; a level with FANOUT segments is merged
 into one of the next. So a row is rewritten once a level, and a shard has at most FANOUT - 1 segments a level at rest: both
-are logarithmic in its size. A segment with many deleted rows is rewritten by itself.
+are logarithmic in its size. A segment with many deleted rows is rewritten by itself, and in an index that has settled one with fewer
+lists than its size deserves.
 
 In an index that has *settled*, for want of new mutations, segments are merged further, towards one: the largest only if the
 others come to a quarter of it, so that a trickle of mutations does not have the same rows rewritten again and again.
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from upwell.manifest import SegmentRef
+from upwell.shard.ann import lists_for
 from upwell.shard.merge import FOLDED_BYTES_MAX
 
 #: Deleted rows beyond this share of a segment are worth rewriting it for: they cost disk, and attention in every query.
@@ -39,8 +41,8 @@ def plan(segments: Sequence[SegmentRef], limits: PlanLimits, *, settled: bool) -
     """Ids of the segments to be merged into one next, none if all is well."""
     return (
         _full_level(segments, limits)
-        or _dirty(segments, limits, settled)
         or (_tail(segments, limits) if settled else ())
+        or _dirty(segments, limits, settled)
     )
 
 
@@ -58,6 +60,9 @@ def _full_level(segments: Sequence[SegmentRef], limits: PlanLimits) -> tuple[str
 
 def _dirty(segments: Sequence[SegmentRef], limits: PlanLimits, settled: bool) -> tuple[str, ...]:
     for segment in segments:
+        # Drains make segments of one list, because training takes time.
+        if settled and segment.lists < lists_for(segment.live) and segment.live <= limits.rows_max:
+            return (segment.id,)
         # Small ones are folded into the next commit of their shard anyway.
         if segment.live < (1 - DELETED_SHARE_MAX) * segment.rows and (settled or _level(segment, limits) > 0):
             return (segment.id,)

@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 from upwell.changeset import Matrix
 from upwell.errors import Corrupt
 from upwell.format import Box, Kind, pack, unpack
-from upwell.shard.ann import Built, Lists, Trust, build, largest, wants_codes
+from upwell.shard.ann import Built, Lists, Trust, build, largest, wants_index
 from upwell.shard.blocks import BlockChecked, block_sums, rows_per_block
 from upwell.shard.keys import Hashes, KeyScope, Rows, find_hashes, hash_keys, keys_of
 from upwell.shard.metric import Metric, searchable
@@ -52,15 +52,17 @@ def encode_segment(
     rows: SegmentRows,
     metric: Metric,
     scope: KeyScope,
+    *,
+    lists: int = 1,
     alive: Callable[[], None] = lambda: None,
 ) -> tuple[list[Part], Rows | None]:
     """A segment's bytes, and the order in which it holds the rows (None: as given; else its row i is ``rows`` ``order[i]``).
 
-    Builds its FAISS index: seconds per million rows. ``alive`` is called now and then, and may raise to end it.
+    Builds its FAISS index: seconds per million rows, and more of them the more lists it is to have. ``alive`` is called now and then, and may raise to end it.
     """
     built = None
-    if wants_codes(len(rows), rows.vectors.dimensions):
-        built = build(rows.vectors, metric, alive)
+    if wants_index(len(rows), rows.vectors.dimensions, lists):
+        built = build(rows.vectors, metric, lists, alive)
     if built is not None:
         rows = rows.take(built.order)
     hashes = hash_keys(keys_of(rows.ids, rows.namespaces, scope))
