@@ -140,7 +140,7 @@ def _begin() -> None:
     """In a new process: end with the front end, however it ends, and leave Ctrl-C to it."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    setproctitle("upwell api: parse")
+    setproctitle("upwell parse")
 
 
 def _nothing() -> None:

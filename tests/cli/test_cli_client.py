@@ -43,7 +43,7 @@ def test_an_index_from_its_creation_to_its_end(upwell: CliRunner) -> None:
     assert json.loads(ran(upwell.invoke(app, ["index", "info", "shelf"]))) == {
         "dimensions": 2,
         "vectorCount": 0,
-        "compaction": {"pending": 0, "segments": 0, "writeAmplification": None},
+        "compaction": {"pending": 0, "unindexed": 0, "segments": 0, "writeAmplification": None},
     }
     assert upwell.invoke(app, ["index", "delete", "shelf"], input="n\n").exit_code == 1
     assert "deleted shelf" in ran(upwell.invoke(app, ["index", "delete", "shelf"], input="y\n"))

@@ -33,8 +33,8 @@ class SegmentRef(_Frozen):
     id: str
     rows: int = Field(ge=1)
     nbytes: int
-    #: Lists that its index was meant to have.
-    lists: int = 1
+    #: Lists that its index was meant to have; none if its rows are compared one by one.
+    lists: int = 0
     deletions: DeletionRef | None = None
 
     @property
@@ -123,6 +123,11 @@ class Manifest(_Frozen):
     def vectors(self) -> int:
         """Live vectors in all shards."""
         return sum(segment.live for shard in self.shards for segment in shard.segments)
+
+    @property
+    def unindexed(self) -> int:
+        """Live vectors that queries compare one by one."""
+        return sum(segment.live for segment in self.segments() if segment.lists == 0)
 
     def segments(self) -> Iterable[SegmentRef]:
         """Every segment of every shard."""

@@ -51,9 +51,10 @@ NEIGHBOURS = 10
 #: How many of its rows a segment is measured with: one of a single list, which is made in a hurry, and one of several.
 SAMPLE_ROWS = 24
 SAMPLE_ROWS_LISTED = 128
-QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
-#: Of what may be missed, this share may be missed for want of probes, the rest for the margin.
-PROBES_SHARE = 0.5
+QUANTILES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 1.0)
+#: A margin may be too small for so many times the share that may be missed: half of those errors are to the good, and most true
+#: neighbours are closer than the last one wanted, so that they bear an error.
+MARGIN_LENIENCE = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +119,12 @@ class Trust:
     scale: float = 1.0
 
     def margin(self, recall: float) -> float:
-        """The factor at which at most its share of ``1 - recall`` is missed: all of it where there is one list."""
-        share = 1 if self.probes[-1] == 1 else 1 - PROBES_SHARE
-        return self.margins[_at_least(1 - (1 - recall) * share)]
+        """The margin's factor for a recall."""
+        return self.margins[_at_least(1 - MARGIN_LENIENCE * (1 - recall))]
 
     def probes_for(self, recall: float) -> int:
-        """The same for the number of lists."""
-        return self.probes[_at_least(1 - (1 - recall) * PROBES_SHARE)]
+        """The number of lists for a recall."""
+        return self.probes[_at_least(recall)]
 
     def to_json(self) -> dict[str, Any]:
         return {"margins": self.margins, "probes": self.probes, "reach": self.reach, "scale": self.scale}

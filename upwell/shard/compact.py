@@ -20,7 +20,7 @@ from upwell.clock import Clock
 from upwell.errors import Fenced
 from upwell.ids import new_identity
 from upwell.manifest import DeletionRef, Manifest, SegmentRef, ShardState, Totals
-from upwell.shard.ann import lists_for
+from upwell.shard.ann import lists_for, wants_index
 from upwell.shard.deletions import Mask, encode_deletions
 from upwell.shard.keys import Rows
 from upwell.shard.newest import NewestView
@@ -152,7 +152,12 @@ class Compactor:
         source, its_rows = np.repeat(np.arange(len(live)), list(map(len, live))), np.concatenate(live)
         if order is not None:
             source, its_rows = source[order], its_rows[order]
-        ref = SegmentRef(id=segment_id, rows=len(rows), nbytes=nbytes_of(parts), lists=lists_for(len(rows)))
+        lists = (
+            lists_for(len(rows))
+            if wants_index(len(rows), self._record.dimensions, lists_for(len(rows)))
+            else 0
+        )
+        ref = SegmentRef(id=segment_id, rows=len(rows), nbytes=nbytes_of(parts), lists=lists)
         return _Merged(ref, sources, source, its_rows, created_at)
 
     def _rebase(self, view: View, shard: int, merged: _Merged) -> Manifest | None:

@@ -20,6 +20,7 @@ from upwell.catalog.record import IndexRecord
 from upwell.format import Kind, pack, unpack
 from upwell.ids import new_identity
 from upwell.manifest import DeletionRef, SegmentRef
+from upwell.shard.ann import wants_index
 from upwell.shard.deletions import encode_deletions
 from upwell.shard.keys import Rows
 from upwell.shard.merge import to_fold
@@ -100,7 +101,8 @@ class PartWriter:
         segment_id = new_identity()
         parts, _ = encode_segment(segment_id, rows, self._record.metric, self._record.key_scope)
         self._store.create(segment_key(self._record.folder, segment_id), *parts)
-        return SegmentRef(id=segment_id, rows=len(rows), nbytes=nbytes_of(parts))
+        lists = int(wants_index(len(rows), self._record.dimensions, 1))
+        return SegmentRef(id=segment_id, rows=len(rows), nbytes=nbytes_of(parts), lists=lists)
 
     def publish(self, part: Part, token: str, shard: int) -> None:
         """Write the object that tells of a part, for the process that commits."""

@@ -65,6 +65,7 @@ async def info(request: web.Request) -> web.Response:
     amplification = manifest.totals.write_amplification
     result["compaction"] = {
         "pending": len(await asyncio.to_thread(index.compactor.due)),
+        "unindexed": manifest.unindexed,
         "segments": sum(len(shard.segments) for shard in manifest.shards),
         "writeAmplification": None if amplification is None else round(amplification, 3),
     }
