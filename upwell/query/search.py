@@ -36,7 +36,7 @@ SPARE = 64
 SCANNED_ROWS = 1_024
 SCANNED_FLAT_ROWS = 256
 #: How many candidates are asked for first, beside twice those wanted, and by how much more if they may not be enough.
-CODED_FIRST = 128
+CODED_FIRST = 256
 CODED_LEAST = 32
 #: Within these bounds float32 sums of products tell rows apart as well as float32 can.
 FLOAT32_MOST = 1e37
