@@ -86,7 +86,7 @@ COLUMNS: dict[str, list[Column]] = {
         ("to visible p50 ms", number("visible_p50_ms")),
         ("max ms", number("visible_max_ms")),
         ("CPU ms", number("cpu_ms_per_upsert")),
-        ("MiB written", number("bytes_per_upsert", 2, MIB)),
+        ("MiB written", number("bytes_with_compaction", 2, MIB)),
         *((kind, kind_mib(kind)) for kind in ("log", "segment", "deletions", "manifest", "compaction")),
         ("manifest KiB", number("manifest_bytes", 1, 1024)),
         ("RSS anon MiB", number("rss_anon_mib")),
@@ -154,6 +154,7 @@ def notes(found: dict[str, Any]) -> list[str]:
             "visible_p50_ms": "p50 to visible",
             "bytes_per_upsert": "bytes",
             "bytes_without_deletions": "bytes without deletions",
+            "bytes_with_compaction": "bytes with compaction",
         }
         told = (f"{words[name]} {data['ratios'][name]:.2f}" for name in words)
         lines += [f"* largest over smallest (the bar is {bar}): {', '.join(told)}"]
