@@ -104,7 +104,10 @@ class Parsers:
 
     def _new_processes(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            self._count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin
+            self._count,
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(os.getpid(),),
         )
 
     async def close(self) -> None:
@@ -136,9 +139,12 @@ def _parse_files(body: SpooledName, columns: SpooledName, how: Upload) -> Mutati
     return prepared.mutation
 
 
-def _begin() -> None:
+def _begin(front_end: int) -> None:
     """In a new process: end with the front end, however it ends, and leave Ctrl-C to it."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != front_end:
+        # It ended while we were starting, and nobody will tell us.
+        os._exit(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     setproctitle("upwell parse")
 

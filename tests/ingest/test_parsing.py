@@ -7,6 +7,10 @@ import copy
 import io
 import os
 import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,6 +139,40 @@ async def test_a_process_that_dies_costs_nobody_an_upload(tmp_path: Path) -> Non
         10_000
     ] * 4
     await front.parsers.close()
+
+
+@pytest.mark.parametrize("alive_s", [0.0, 0.2, 1.5])
+def test_a_front_end_that_is_killed_leaves_no_process_behind(alive_s: float) -> None:
+    """Also when it is killed while its processes are just starting."""
+    script = """
+import sys, time
+from ingest.parsing import Parsers, _nothing
+if __name__ == "__main__":
+    parsers = Parsers(2)
+    parsers.start()
+    print(*parsers._processes._processes, flush=True)
+    time.sleep(60)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "front.py"
+        path.write_text(script)
+        root = Path(__file__).parents[2]
+        front = subprocess.Popen(
+            [sys.executable, str(path)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(root)},
+        )
+        with front:
+            assert front.stdout is not None
+            pids = [int(pid) for pid in front.stdout.readline().split()]
+            assert pids
+            time.sleep(alive_s)
+            front.kill()
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{pid}").exists() for pid in pids):
+            assert time.monotonic() < deadline, "left behind"
+            time.sleep(0.05)
 
 
 async def test_an_upload_that_is_given_up_leaves_no_file_open() -> None:
