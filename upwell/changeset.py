@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from upwell.errors import Corrupt, LineProblem
+from upwell.columns import decode_batch, encode_batch
+from upwell.errors import LineProblem
 
 Matrix = npt.NDArray[np.float32]
 
@@ -90,11 +91,7 @@ def encode_columns(changeset: Changeset) -> pa.Buffer:
         arrays["namespace"] = changeset.namespaces
     if changeset.metadata is not None:
         arrays["metadata"] = changeset.metadata
-    batch = pa.record_batch(list(arrays.values()), names=list(arrays))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    return sink.getvalue()
+    return encode_batch(arrays)
 
 
 def decode_columns(
@@ -106,12 +103,7 @@ def decode_columns(
     discarded_count: int = 0,
 ) -> Changeset:
     """Rebuild a changeset over ``data`` without copying its columns. Raises Corrupt."""
-    try:
-        with pa.ipc.open_stream(data) as stream:
-            batch = stream.read_next_batch()
-    except (pa.ArrowInvalid, OSError, StopIteration) as error:
-        raise Corrupt("a changeset's columns cannot be read") from error
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    columns = decode_batch(data, "a changeset")
     vectors: Matrix | None = None
     if "values" in columns:
         values = columns["values"]

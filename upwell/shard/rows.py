@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from upwell.columns import encode_batch
 from upwell.shard.keys import Rows
 from upwell.shard.vectors import Vectors, concat_vectors
 
@@ -62,21 +63,10 @@ def _concat_optional(
 
 
 def encode_columns(rows: SegmentRows) -> pa.Buffer:
-    """Everything but the vectors, as one Arrow IPC stream; a column without a value is left out."""
+    """Everything but the vectors; a column without a value is left out."""
     columns: dict[str, pa.Array] = {"id": rows.ids}
     if rows.namespaces is not None and rows.namespaces.null_count < len(rows):
         columns["namespace"] = rows.namespaces
     if rows.metadata is not None and rows.metadata.null_count < len(rows):
         columns["metadata"] = rows.metadata
-    batch = pa.record_batch(list(columns.values()), names=list(columns))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema) as stream:
-        stream.write_batch(batch)
-    return sink.getvalue()
-
-
-def decode_columns(data: memoryview) -> dict[str, pa.Array]:
-    """The columns over ``data``, not copied."""
-    with pa.ipc.open_stream(pa.py_buffer(data)) as stream:
-        batch = stream.read_next_batch()
-    return dict(zip(batch.schema.names, batch.columns, strict=True))
+    return encode_batch(columns)

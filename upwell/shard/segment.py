@@ -30,13 +30,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from upwell.changeset import Matrix
+from upwell.columns import decode_batch
 from upwell.errors import Corrupt
 from upwell.format import Box, Kind, pack, unpack
 from upwell.shard.ann import Built, Lists, Trust, build, largest, wants_index
 from upwell.shard.blocks import BlockChecked, block_sums, rows_per_block
 from upwell.shard.keys import Hashes, KeyScope, Rows, find_hashes, hash_keys, keys_of
 from upwell.shard.metric import Metric, searchable
-from upwell.shard.rows import SegmentRows, decode_columns, encode_columns
+from upwell.shard.rows import SegmentRows, encode_columns
 from upwell.shard.vectors import CHUNK_BYTES, Vectors
 from upwell.streamed import Part, Streamed
 
@@ -153,7 +154,7 @@ class Segment:
 
     @cached_property
     def _columns(self) -> dict[str, pa.Array]:
-        return decode_columns(self._box.section("rows"))
+        return decode_batch(self._box.section("rows"), "a segment")
 
     @property
     def ids(self) -> pa.Array:
