@@ -77,8 +77,8 @@ class FakeEngine:
     def live_indexes(self) -> list[str]:
         return sorted(path.name for path in self._folder.iterdir())
 
-    def compactions_due(self, index_id: str) -> list[int]:
-        return []
+    def compactions_due(self) -> Iterator[tuple[str, int]]:
+        return iter(())
 
     def compact(
         self,

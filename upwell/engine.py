@@ -200,12 +200,17 @@ class Engine:
             return 0
         return index.applier.help(task, sharing)
 
-    def compactions_due(self, index_id: str) -> list[int]:
-        """The shards of an index that have segments to merge."""
-        try:
-            return self.index(index_id).compactor.due()
-        except NotFound:
-            return []
+    def compactions_due(self) -> Iterator[tuple[str, int]]:
+        """Index and shard of all that have segments to merge. Looks, and has the same ceiling, as ``backlogged`` does."""
+        for record in self.catalog.everything():
+            try:
+                for shard in self.index(record.id).compactor.due():
+                    yield record.id, shard
+            except NotFound:
+                continue
+            except Corrupt as error:
+                # One damaged index must not keep the others from being merged.
+                log.error("index cannot be read", index=record.id, error=str(error))
 
     def compact(
         self,

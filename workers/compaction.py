@@ -67,26 +67,19 @@ class Compacting:
 
     async def run(self, redis: ArqRedis) -> None:
         """Look for segments to merge, in all indexes, until cancelled or until Redis goes away (RedisError, OSError)."""
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._settings.sweep_interval_s * random.uniform(0.75, 1.25))  # noqa: S311  jitter
             try:
-                for index_id in await loop.run_in_executor(self._looks, self._engine.live_indexes):
-                    await self.ask(redis, index_id)
+                await self.ask(redis)
             except UpwellError as error:
                 log.error("compactions not looked for", error=str(error))
 
-    async def ask(self, redis: ArqRedis, index_id: str) -> None:
-        """Enqueue the merges that an index needs."""
-        try:
-            due = await asyncio.get_running_loop().run_in_executor(
-                self._looks, self._engine.compactions_due, index_id
-            )
-        except UpwellError as error:
-            # One damaged index must not keep the others from being merged.
-            log.error("compactions not looked for", index=index_id, error=str(error))
-            return
-        for shard in due:
+    async def ask(self, redis: ArqRedis) -> None:
+        """Enqueue the merges that are due, in whichever index."""
+        due = await asyncio.get_running_loop().run_in_executor(
+            self._looks, lambda: list(self._engine.compactions_due())
+        )
+        for index_id, shard in due:
             await enqueue_compaction(redis, index_id, shard)
 
     async def compact(self, redis: ArqRedis, index_id: str, shard: int) -> None:

@@ -35,8 +35,8 @@ class Drainable(Protocol):
         """All indexes that have a name."""
         ...
 
-    def compactions_due(self, index_id: str) -> list[int]:
-        """The shards of an index that have segments to merge."""
+    def compactions_due(self) -> Iterator[tuple[str, int]]:
+        """Index and shard of all that have segments to merge."""
         ...
 
     def compact(

@@ -133,7 +133,6 @@ class WorkerProcess:
     def _drain_worker(self, redis: Any) -> Worker:
         async def drain(_context: dict[str, Any], index_id: str) -> None:
             await self._drainer.drain(redis, index_id)
-            await self._compacting.ask(redis, index_id)
 
         async def help_apply(_context: dict[str, Any], index_id: str, task: dict[str, Any]) -> None:
             await self._helping.help(redis, index_id, task)

@@ -295,3 +295,16 @@ def test_a_merged_segment_with_lists_takes_over_later_deletions(
     assert live.segment._box.meta["index"] == "IVF8,RaBitQfs" and live.live == 4_300
     found = {name: values for (_, name), (values, _) in contents(index).items()}
     assert found == {f"v{n}": vectors[n].tolist() for n in range(5_000) if f"v{n}" not in set(gone)}
+
+
+def test_one_damaged_index_keeps_no_other_from_being_merged(engine: Engine, index: Index) -> None:
+    other = make_index(engine, "other", shards=1)
+    for one in (index, other):
+        for first in (0, 3, 6):
+            commit(engine, one, upsert(*((f"v{n}", (n, 0)) for n in range(first, first + 3))))
+    assert sorted(engine.compactions_due()) == sorted([(index.record.id, 0), (other.record.id, 0)])
+    version = index.head.refresh().version
+    path = engine.settings.data / "store" / index.record.folder / "manifest" / f"{version:020d}"
+    path.write_bytes(path.read_bytes()[:70])
+    fresh = make_engine(engine.settings.data, clock=HandClock(), store=engine.store, compaction_fanout=3)
+    assert list(fresh.compactions_due()) == [(other.record.id, 0)]

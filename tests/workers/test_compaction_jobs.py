@@ -39,13 +39,8 @@ class MergingEngine(FakeEngine):
         self.at_work = threading.Event()
         self.committing: Callable[[], None] = lambda: None
 
-    def live_indexes(self) -> list[str]:
-        return sorted({index_id for index_id, _ in self.needed})
-
-    def compactions_due(self, index_id: str) -> list[int]:
-        if index_id == "damaged":
-            raise Corrupt("a manifest")
-        return [shard for (one, shard), left in self.needed.items() if one == index_id and left > 0]
+    def compactions_due(self) -> Iterator[tuple[str, int]]:
+        return iter([one for one, left in self.needed.items() if left > 0])
 
     def compact(
         self,
@@ -104,7 +99,7 @@ async def test_what_is_due_is_asked_for_once(
 ) -> None:
     engine.needed = {("a", 0): 1, ("a", 1): 0, ("a", 2): 1}
     for _ in range(3):
-        await compacting.ask(redis, "a")
+        await compacting.ask(redis)
     names = [name.decode().split(":")[:3] for name in await redis.zrange(COMPACTION_QUEUE, 0, -1)]
     assert sorted(names) == [["compact", "a", "0"], ["compact", "a", "2"]]
     await redis.set(compaction_lease_key("b", 0), "somebody")
@@ -126,7 +121,6 @@ async def test_shards_are_merged_side_by_side(
     engine.needed = {("a", 0): 1, ("a", 1): 1}
     both = threading.Barrier(2, timeout=10)
     engine.committing = lambda: None
-    engine.compactions_due("a")
     merge = engine.compact
 
     def together(*what: object) -> Compacted | None:
@@ -221,7 +215,7 @@ async def test_with_redis_gone_it_commits_all_the_same(
 
 
 async def test_a_worker_finds_what_nobody_asked_for(engine: MergingEngine, server: ValkeyServer) -> None:
-    engine.needed = {("damaged", 0): 1, ("a", 0): 2, ("b", 1): 1}
+    engine.needed = {("a", 0): 2, ("b", 1): 1}
     settings = Settings.model_validate({"sweep_interval_s": 0.05})
     worker = WorkerProcess(engine, settings, SystemClock(), server.url)
     task = asyncio.create_task(worker.run())

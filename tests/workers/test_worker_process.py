@@ -58,8 +58,8 @@ class ListEngine:
     def live_indexes(self) -> list[str]:
         return list(self.appended)
 
-    def compactions_due(self, index_id: str) -> list[int]:
-        return []
+    def compactions_due(self) -> Iterator[tuple[str, int]]:
+        return iter(())
 
     def compact(self, *_: object) -> None:
         raise AssertionError("nothing is due")
