@@ -26,7 +26,7 @@ import orjson
 import xxhash
 
 from upwell.errors import Corrupt
-from upwell.streamed import Part, chunks_of
+from upwell.streamed import Part, Streamed, chunks_of, nbytes_of
 
 MAGIC = b"UPWELL\r\n"
 ALIGNMENT = 64
@@ -83,24 +83,28 @@ class Box:
 
 
 def pack(kind: Kind, meta: dict[str, Any], sections: Sequence[tuple[str, Sequence[Part]]] = ()) -> list[Part]:
-    """Lay out an object: the parts to be written one after the other. A section may come in several parts.
-
-    A streamed part is read here for its checksum, and once more when it is written.
-    """
+    """Lay out an object: the parts to be written one after the other. A section may come in several parts, or in one that is streamed."""
     table: list[tuple[str, int, int]] = []
     body: list[Part] = []
     for name, parts in sections:
-        digest, length = xxhash.xxh3_64(), 0
-        for part in parts:
-            for chunk in chunks_of(part):
-                digest.update(chunk)
-                length += chunk.nbytes
-            body.append(part)
-        body.append(bytes(-length % ALIGNMENT))
-        table.append((name, length, digest.intdigest()))
+        length = nbytes_of(parts)
+        table.append((name, length, _checksum(parts)))
+        body += [*parts, bytes(-length % ALIGNMENT)]
     header = _header_of(meta, table)
     prefix = _PREFIX.pack(MAGIC, kind, VERSION[kind], len(header), xxhash.xxh3_64_intdigest(header))
     return [prefix, header, bytes(-len(header) % ALIGNMENT), *body]
+
+
+def _checksum(parts: Sequence[Part]) -> int:
+    if any(isinstance(part, Streamed) for part in parts):
+        (streamed,) = parts
+        assert isinstance(streamed, Streamed)
+        return streamed.checksum
+    digest = xxhash.xxh3_64()
+    for part in parts:
+        for chunk in chunks_of(part):
+            digest.update(chunk)
+    return digest.intdigest()
 
 
 def _header_of(meta: dict[str, Any], table: list[tuple[str, int, int]]) -> bytes:

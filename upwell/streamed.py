@@ -13,9 +13,13 @@ from typing_extensions import Buffer
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """``nbytes`` bytes, made chunk by chunk; each call of ``chunks`` begins anew and yields the same bytes."""
+    """``nbytes`` bytes, made chunk by chunk; each call of ``chunks`` begins anew and yields the same bytes.
+
+    ``checksum`` is the xxh3_64 of them all: whoever makes them has read them already, and once more is enough, to write them.
+    """
 
     nbytes: int
+    checksum: int
     chunks: Callable[[], Iterator[Buffer]]
 
 

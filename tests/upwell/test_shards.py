@@ -94,7 +94,7 @@ def test_a_segment_gives_back_what_was_sent_to_the_bit(metric: Metric, unit: boo
     )
     assert sent.vectors is not None
     rows = SegmentRows(sent.ids, Vectors.of(sent.vectors), sent.namespaces, sent.metadata)
-    data = joined(encode_segment("s", rows, metric, KeyScope.INDEX)[0])
+    data = joined(encode_segment("s", rows, metric, KeyScope.INDEX).parts)
     segment = Segment(memoryview(data))
     assert segment.vectors.tobytes() == vectors.tobytes()
     assert not segment.vectors.flags.writeable
@@ -116,7 +116,7 @@ def test_a_damaged_segment_is_never_searched() -> None:
     sent = upsert(("a", (1, 2)), ("b", (3, 4)))
     assert sent.vectors is not None
     rows = SegmentRows(sent.ids, Vectors.of(sent.vectors), None, None)
-    data = bytearray(joined(encode_segment("s", rows, Metric.EUCLIDEAN, KeyScope.INDEX)[0]))
+    data = bytearray(joined(encode_segment("s", rows, Metric.EUCLIDEAN, KeyScope.INDEX).parts))
     place = bytes(data).index(sent.vectors.tobytes())
     data[place] ^= 1
     with pytest.raises(Corrupt):

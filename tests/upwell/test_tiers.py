@@ -49,8 +49,8 @@ def changeset(vectors: Matrix, first: int = 0, namespaces: list[str | None] | No
 
 def made(vectors: Matrix, metric: Metric, lists: int = 1) -> Segment:
     rows = SegmentRows(pa.array([f"v{n}" for n in range(len(vectors))]), Vectors.of(vectors), None, None)
-    parts, _ = encode_segment("s", rows, metric, KeyScope.INDEX, lists=lists)
-    return Segment(memoryview(joined(parts)))
+    encoded = encode_segment("s", rows, metric, KeyScope.INDEX, lists=lists)
+    return Segment(memoryview(joined(encoded.parts)))
 
 
 def recall_of(index: Index, vectors: Matrix, asked: Matrix, count: int = 10, **how: object) -> float:
@@ -78,6 +78,8 @@ def test_a_segment_of_any_tier_holds_what_it_was_given(
     segment = made(vectors, metric)
     assert segment._box.meta["index"] == kind
     assert (segment.trust is None) is (kind == "Flat")
+    for name in segment._box.sections:
+        segment._box.section(name, verify=True)
     order = np.array([int(name[1:]) for name in segment.ids.to_pylist()])
     assert np.array_equal(np.sort(order), np.arange(rows))
     chosen = np.array([0, rows - 1, 7, 7])
@@ -183,7 +185,7 @@ def test_rows_all_alike_are_no_trouble(tmp_path: Path) -> None:
 def test_a_block_that_is_damaged_is_never_used(tmp_path: Path) -> None:
     vectors = clustered(3_000, 64, seed=1)
     rows = SegmentRows(pa.array([f"v{n}" for n in range(3_000)]), Vectors.of(vectors), None, None)
-    data = bytearray(joined(encode_segment("s", rows, Metric.COSINE, KeyScope.INDEX)[0]))
+    data = bytearray(joined(encode_segment("s", rows, Metric.COSINE, KeyScope.INDEX).parts))
     whole = Segment(memoryview(bytes(data)))
     where = whole._box.sections["vectors"].offset + 2_000 * 256
     data[where] ^= 1
@@ -198,7 +200,7 @@ def test_a_block_that_is_damaged_is_never_used(tmp_path: Path) -> None:
 def test_the_same_rows_make_the_same_segment() -> None:
     vectors = clustered(3_000, 64, seed=1)
     rows = SegmentRows(pa.array([f"v{n}" for n in range(3_000)]), Vectors.of(vectors), None, None)
-    first, second = (joined(encode_segment("s", rows, Metric.COSINE, KeyScope.INDEX)[0]) for _ in range(2))
+    first, second = (joined(encode_segment("s", rows, Metric.COSINE, KeyScope.INDEX).parts) for _ in range(2))
     assert first == second
 
 

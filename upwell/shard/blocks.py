@@ -7,6 +7,7 @@ those would read all of it from the disk. So each block of rows has a checksum o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,17 +26,22 @@ def rows_per_block(dimensions: int) -> int:
     return max(1, BLOCK_BYTES // (4 * dimensions))
 
 
-def block_sums(chunks: Iterator[Matrix], dimensions: int) -> npt.NDArray[np.uint64]:
-    """xxh3_64 of each block. Each chunk but the last must hold whole blocks."""
-    step = rows_per_block(dimensions)
-    return np.array(
-        [
-            xxhash.xxh3_64_intdigest(chunk[start : start + step].data)
-            for chunk in chunks
-            for start in range(0, len(chunk), step)
-        ],
-        np.uint64,
-    )
+class Sums(NamedTuple):
+    """xxh3_64 of each block, and of all of them together."""
+
+    blocks: npt.NDArray[np.uint64]
+    whole: int
+
+
+def block_sums(chunks: Iterator[Matrix], dimensions: int) -> Sums:
+    """The checksums of rows that are read once. Each chunk but the last must hold whole blocks."""
+    step, blocks, whole = rows_per_block(dimensions), [], xxhash.xxh3_64()
+    for chunk in chunks:
+        whole.update(chunk.data)
+        blocks += [
+            xxhash.xxh3_64_intdigest(chunk[start : start + step].data) for start in range(0, len(chunk), step)
+        ]
+    return Sums(np.array(blocks, np.uint64), whole.intdigest())
 
 
 class BlockChecked:

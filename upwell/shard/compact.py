@@ -19,17 +19,17 @@ from upwell.catalog.record import IndexRecord
 from upwell.clock import Clock
 from upwell.errors import Fenced
 from upwell.ids import new_identity
-from upwell.manifest import DeletionRef, Manifest, SegmentRef, ShardState, Totals
-from upwell.shard.ann import lists_for, wants_index
-from upwell.shard.deletions import Mask, encode_deletions
+from upwell.manifest import Manifest, SegmentRef, ShardState, Totals
+from upwell.shard.ann import lists_for
+from upwell.shard.deletions import Mask
 from upwell.shard.keys import Rows
 from upwell.shard.newest import NewestView
+from upwell.shard.part import DeletionsWriter
 from upwell.shard.plan import PlanLimits, plan
 from upwell.shard.rows import concat_rows
 from upwell.shard.segment import encode_segment
 from upwell.shard.view import LiveSegment, View, segment_key
 from upwell.store import Store
-from upwell.streamed import nbytes_of
 
 log = structlog.get_logger()
 
@@ -138,9 +138,8 @@ class Compactor:
     def _merge(self, sources: tuple[LiveSegment, ...], alive: Callable[[], None]) -> _Merged:
         live = [one.live_rows() for one in sources]
         rows = concat_rows([one.segment.take(its) for one, its in zip(sources, live, strict=True)])
-        segment_id = new_identity() + MERGED
-        parts, order = encode_segment(
-            segment_id,
+        encoded = encode_segment(
+            new_identity() + MERGED,
             rows,
             self._record.metric,
             self._record.key_scope,
@@ -148,17 +147,11 @@ class Compactor:
             alive=alive,
         )
         created_at = self._clock.monotonic()
-        self._store.create(segment_key(self._record.folder, segment_id), *parts)
+        self._store.create(segment_key(self._record.folder, encoded.ref.id), *encoded.parts)
         source, its_rows = np.repeat(np.arange(len(live)), list(map(len, live))), np.concatenate(live)
-        if order is not None:
-            source, its_rows = source[order], its_rows[order]
-        lists = (
-            lists_for(len(rows))
-            if wants_index(len(rows), self._record.dimensions, lists_for(len(rows)))
-            else 0
-        )
-        ref = SegmentRef(id=segment_id, rows=len(rows), nbytes=nbytes_of(parts), lists=lists)
-        return _Merged(ref, sources, source, its_rows, created_at)
+        if encoded.order is not None:
+            source, its_rows = source[encoded.order], its_rows[encoded.order]
+        return _Merged(encoded.ref, sources, source, its_rows, created_at)
 
     def _rebase(self, view: View, shard: int, merged: _Merged) -> Manifest | None:
         """The manifest after ``view``'s with the merged segment in place of its sources; None if none of them is left."""
@@ -166,7 +159,9 @@ class Compactor:
         now = {live.ref.id: live for live in segments}
         if not any(source.ref.id in now for source in merged.sources):
             return None
-        ref = self._mark_deleted(merged, _deleted_since(merged, now))
+        deletions = DeletionsWriter(self._record.folder)
+        ref = deletions.mark(merged.ref, _deleted_since(merged, now))
+        deletions.write(self._store)
         sources = {source.ref.id for source in merged.sources}
         place = next(n for n, live in enumerate(segments) if live.ref.id in sources)
         kept = [live.ref for live in segments if live.ref.id not in sources]
@@ -183,17 +178,6 @@ class Compactor:
                 "totals": before.totals + Totals(compacted_bytes=merged.ref.nbytes),
             }
         )
-
-    def _mark_deleted(self, merged: _Merged, gone: Mask) -> SegmentRef | None:
-        count = int(np.count_nonzero(gone))
-        if count == 0:
-            return merged.ref
-        if count == merged.ref.rows:
-            return None
-        key = f"{self._record.folder}/deletions/{new_identity()}"
-        self._store.create(key, *encode_deletions({merged.ref.id: gone}))
-        ref = DeletionRef(object=key, section=merged.ref.id, count=count)
-        return merged.ref.model_copy(update={"deletions": ref})
 
 
 def _deleted_since(merged: _Merged, now: dict[str, LiveSegment]) -> Mask:

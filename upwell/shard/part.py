@@ -13,15 +13,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from upwell.catalog.record import IndexRecord
 from upwell.format import Kind, pack, unpack
 from upwell.ids import new_identity
 from upwell.manifest import DeletionRef, SegmentRef
-from upwell.shard.ann import wants_index
-from upwell.shard.deletions import encode_deletions
+from upwell.shard.deletions import Mask, encode_deletions
 from upwell.shard.keys import Rows
 from upwell.shard.merge import to_fold
 from upwell.shard.resolve import Counts, ShardChange
@@ -98,11 +96,9 @@ class PartWriter:
         return Part(tuple(refs), change.counts, nbytes)
 
     def _write_segment(self, rows: SegmentRows) -> SegmentRef:
-        segment_id = new_identity()
-        parts, _ = encode_segment(segment_id, rows, self._record.metric, self._record.key_scope)
-        self._store.create(segment_key(self._record.folder, segment_id), *parts)
-        lists = int(wants_index(len(rows), self._record.dimensions, 1))
-        return SegmentRef(id=segment_id, rows=len(rows), nbytes=nbytes_of(parts), lists=lists)
+        encoded = encode_segment(new_identity(), rows, self._record.metric, self._record.key_scope)
+        self._store.create(segment_key(self._record.folder, encoded.ref.id), *encoded.parts)
+        return encoded.ref
 
     def publish(self, part: Part, token: str, shard: int) -> None:
         """Write the object that tells of a part, for the process that commits."""
@@ -128,7 +124,7 @@ class DeletionsWriter:
 
     def __init__(self, folder: str) -> None:
         self._key = f"{folder}/deletions/{new_identity()}"
-        self._masks: dict[str, npt.NDArray[np.bool_]] = {}
+        self._masks: dict[str, Mask] = {}
 
     def add(self, live: LiveSegment, put_out: Rows | None) -> SegmentRef | None:
         """The segment's reference after ``put_out`` rows are deleted; None if nothing of it is left."""
@@ -136,12 +132,18 @@ class DeletionsWriter:
             return live.ref
         mask = np.zeros(live.segment.rows, dtype=bool) if live.deleted is None else live.deleted.copy()
         mask[put_out] = True
-        count = int(mask.sum())
-        if count == live.segment.rows:
+        return self.mark(live.ref, mask)
+
+    def mark(self, ref: SegmentRef, deleted: Mask) -> SegmentRef | None:
+        """A segment's reference when these of its rows are ``deleted``; None if nothing of it is left."""
+        count = int(np.count_nonzero(deleted))
+        if count == ref.rows:
             return None
-        self._masks[live.ref.id] = mask
-        ref = DeletionRef(object=self._key, section=live.ref.id, count=count)
-        return live.ref.model_copy(update={"deletions": ref})
+        if count == 0:
+            return ref
+        self._masks[ref.id] = deleted
+        deletions = DeletionRef(object=self._key, section=ref.id, count=count)
+        return ref.model_copy(update={"deletions": deletions})
 
     def write(self, store: Store) -> int:
         """Write what was gathered, if anything was; returns how many bytes."""

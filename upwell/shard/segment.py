@@ -12,14 +12,15 @@ sections  "rows"     Arrow IPC stream: id utf8, namespace utf8?, metadata binary
           "sums"     uint64: a checksum of each block of "vectors" (blocks.py). Format 1 has none.
 
 Few rows are held flat, and compared one by one. More have codes in inverted lists, and lie in the order of those lists, so that
-what a query looks at lies together. FAISS reads a flat index in place (ZeroCopyIOReader), and
-copies codes: an open segment costs no anonymous memory for its vectors, and about a byte for every 32 of theirs for its codes.
+what a query looks at lies together. FAISS reads a flat index in place (ZeroCopyIOReader), and copies
+codes: an open segment costs no anonymous memory for its vectors, and a byte for about every 32 of theirs for its codes.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -33,19 +34,32 @@ from upwell.changeset import Matrix
 from upwell.columns import decode_batch
 from upwell.errors import Corrupt
 from upwell.format import Box, Kind, pack, unpack
+from upwell.manifest import SegmentRef
 from upwell.shard.ann import Built, Lists, Trust, build, largest, wants_index
 from upwell.shard.blocks import BlockChecked, block_sums, rows_per_block
 from upwell.shard.keys import Hashes, KeyScope, Rows, find_hashes, hash_keys, keys_of
 from upwell.shard.metric import Metric, searchable
 from upwell.shard.rows import SegmentRows, encode_columns
 from upwell.shard.vectors import CHUNK_BYTES, Vectors
-from upwell.streamed import Part, Streamed
+from upwell.streamed import Part, Streamed, nbytes_of
 
 #: A serialised IndexFlat is this many bytes and then its matrix (checked at every build).
 FLAT_HEADER_BYTES = 45
 FLAT_PADDING = -FLAT_HEADER_BYTES % 64
 #: How many namespaces' rows a segment remembers, one bit a row.
 NAMESPACES_KEPT = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """A segment to be written: how a manifest names it, its bytes, and the order in which it holds the rows it was made of.
+
+    ``order`` None: as they were given; else its row i is row ``order[i]`` of them.
+    """
+
+    ref: SegmentRef
+    parts: list[Part]
+    order: Rows | None
 
 
 def encode_segment(
@@ -56,13 +70,14 @@ def encode_segment(
     *,
     lists: int = 1,
     alive: Callable[[], None] = lambda: None,
-) -> tuple[list[Part], Rows | None]:
-    """A segment's bytes, and the order in which it holds the rows (None: as given; else its row i is ``rows`` ``order[i]``).
+) -> Encoded:
+    """A segment's bytes. Builds its FAISS index: seconds per million rows, and more of them the more lists it is to have.
 
-    Builds its FAISS index: seconds per million rows, and more of them the more lists it is to have. ``alive`` is called now and then, and may raise to end it.
+    ``alive`` is called now and then, and may raise to end it.
     """
     built = None
-    if wants_index(len(rows), rows.vectors.dimensions, lists):
+    indexed = wants_index(len(rows), rows.vectors.dimensions, lists)
+    if indexed:
         built = build(rows.vectors, metric, lists, alive)
     if built is not None:
         rows = rows.take(built.order)
@@ -85,7 +100,9 @@ def encode_segment(
         "shared": shared,
         "trust": None if built is None else built.trust.to_json(),
     }
-    return pack(Kind.SEGMENT, meta, sections + searched), None if built is None else built.order
+    parts = pack(Kind.SEGMENT, meta, sections + searched)
+    ref = SegmentRef(id=segment_id, rows=len(rows), nbytes=nbytes_of(parts), lists=lists if indexed else 0)
+    return Encoded(ref, parts, None if built is None else built.order)
 
 
 def _flat_sections(held: Vectors, metric: Metric) -> tuple[list[tuple[str, list[Part]]], bool]:
@@ -94,24 +111,21 @@ def _flat_sections(held: Vectors, metric: Metric) -> tuple[list[tuple[str, list[
     faiss_parts: list[Part] = [bytes(FLAT_PADDING), _flat_header(searched, metric), searched.data]
     if searched is vectors:
         return [("faiss", faiss_parts)], True
-    step = rows_per_block(held.dimensions)
-    sums = block_sums(
-        (vectors[start : start + step] for start in range(0, len(vectors), step)), held.dimensions
-    )
-    return [("faiss", faiss_parts), ("vectors", [vectors.data]), ("sums", [sums.data])], False
+    sums = block_sums(iter([vectors]), held.dimensions)
+    return [("faiss", faiss_parts), ("vectors", [vectors.data]), ("sums", [sums.blocks.data])], False
 
 
 def _coded_sections(built: Built, vectors: Vectors) -> tuple[list[tuple[str, list[Part]]], bool]:
     block = rows_per_block(vectors.dimensions)
     step = block * max(1, CHUNK_BYTES // (block * vectors.row_bytes))
     sums = block_sums(vectors.chunks(step), vectors.dimensions)
-    raw = Streamed(vectors.nbytes, lambda: (chunk.data for chunk in vectors.chunks(step)))
+    raw = Streamed(vectors.nbytes, sums.whole, lambda: (chunk.data for chunk in vectors.chunks(step)))
     faiss_parts: list[Part] = [bytes(FLAT_PADDING), built.serialised().data]
     return [
         ("faiss", faiss_parts),
         ("spread", [built.spread.data]),
         ("vectors", [raw]),
-        ("sums", [sums.data]),
+        ("sums", [sums.blocks.data]),
     ], False
 
 
@@ -204,7 +218,7 @@ class Segment:
 
     @cached_property
     def index(self) -> Any:
-        """The FAISS index over ``searchable`` vectors, reading the mapped bytes in place."""
+        """The FAISS index: a flat one reads the mapped bytes in place, codes are copied out of them."""
         data = np.frombuffer(self._faiss_bytes, dtype=np.uint8)[FLAT_PADDING:]
         reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(data), data.nbytes)
         index = faiss.read_index(reader)
