@@ -26,8 +26,8 @@ BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Ranked:
-    """Rows of a view and how close they are, closest first. ``place`` numbers the view's segments."""
+class Nearest:
+    """Rows of a view and how close they are, in no order. ``place`` numbers the view's segments."""
 
     close: Closeness
     place: Rows
@@ -55,7 +55,11 @@ class Rescorer:
     def compare(self, place: int, rows: Rows) -> None:
         """Compare rows of one segment."""
         if len(rows):
-            close = exact_closeness(self._segments[place], self._metric, self._query, rows)
+            self.keep(place, rows, exact_closeness(self._segments[place], self._metric, self._query, rows))
+
+    def keep(self, place: int, rows: Rows, close: Closeness) -> None:
+        """Rows of one segment that are compared already."""
+        if len(rows):
             self._found.append((close, np.full(len(rows), place), rows))
             best = np.concatenate([self._best, close])
             if len(best) > self._count:
@@ -81,14 +85,13 @@ class Rescorer:
                 min(end + STEP, int(np.searchsorted(bounds, -self.least, "right"))),
             )
 
-    def ranked(self) -> Ranked:
+    def nearest(self) -> Nearest:
         """Everything compared that is as close as the last one wanted, or closer."""
         if not self._found:
-            return Ranked(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+            return Nearest(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
         close, place, row = (np.concatenate(column) for column in zip(*self._found, strict=True))
-        near = np.flatnonzero(close >= self.least)
-        order = near[np.argsort(-close[near], kind="stable")]
-        return Ranked(close[order], place[order], row[order])
+        near = close >= self.least
+        return Nearest(close[near], place[near], row[near])
 
 
 def exact_closeness(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from upwell.changeset import Matrix
 from upwell.query.lookup import Found
-from upwell.query.rescore import Rescorer, exact_closeness
+from upwell.query.rescore import Closeness, Rescorer, exact_closeness
 from upwell.shard.ann import COMPONENT_MAX, Coding, largest
 from upwell.shard.deletions import Mask
 from upwell.shard.keys import Rows
@@ -81,15 +81,15 @@ def search(
         if asked.says_nothing:
             rescorer.compare(place, part.every()[: count + SPARE])
         elif part.left <= SCANNED_ROWS or live.segment.trust is None or recall >= 1:
-            rescorer.compare(place, part.exact(count))
+            rescorer.keep(place, *part.exact(count))
         else:
             coded.append((place, part))
     _search_coded(coded, rescorer, count, recall)
-    ranked = rescorer.ranked()
+    nearest = rescorer.nearest()
     matches = [
         Match(Found(segments[place].segment, row), close)
         for close, place, row in zip(
-            ranked.close.tolist(), ranked.place.tolist(), ranked.row.tolist(), strict=True
+            nearest.close.tolist(), nearest.place.tolist(), nearest.row.tolist(), strict=True
         )
     ]
     # Equals in order of their ids: so that the same question gets the same answer.
@@ -109,7 +109,7 @@ def _search_coded(coded: list[tuple[int, _Part]], rescorer: Rescorer, count: int
             its_asked = min(part.left, CODED_LEAST + asked * part.left // total)
             found = part.coded(its_asked, recall)
             if found is None:
-                rescorer.compare(place, part.exact(count))
+                rescorer.keep(place, *part.exact(count))
                 continue
             its_rows, its_bounds = found.rows, found.bounds
             if len(its_rows) == its_asked < part.left:
@@ -175,16 +175,17 @@ class _Part:
         #: Rows to be searched.
         self.left = live.live if self._selected is None else int(np.count_nonzero(self._selected))
 
-    def exact(self, count: int) -> Rows:
-        """Rows among which the ``count`` closest are for certain."""
+    def exact(self, count: int) -> tuple[Rows, Closeness]:
+        """Rows among which the ``count`` closest are for certain, and how close each is."""
         segment = self._live.segment
         many = self._selected is None or self.left > SCANNED_FLAT_ROWS
         if segment.trust is None and many and self._fits_float32():
             _, rows = self._search(self._asked.searchable, min(count + SPARE, self.left), None)
-            return rows
+            return rows, exact_closeness(self._live, self._asked.metric, self._asked.query, rows)
         every = self.every()
         near = exact_closeness(self._live, self._asked.metric, self._asked.query, every)
-        return every[np.argsort(-near, kind="stable")[: count + SPARE]]
+        closest = np.argsort(-near, kind="stable")[: count + SPARE]
+        return every[closest], near[closest]
 
     def coded(self, asked: int, recall: float) -> Coded | None:
         """At most ``asked`` rows that may be among the closest. None: the codes say nothing about this query."""

@@ -53,7 +53,7 @@ def _full_level(segments: Sequence[SegmentRef], limits: PlanLimits) -> tuple[str
     for _, members in sorted(levels.items()):
         if len(members) >= limits.fanout:
             chosen = _within(sorted(members, key=_live), limits)
-            if len(chosen) >= min(limits.fanout, 2):
+            if len(chosen) > 1:
                 return tuple(segment.id for segment in chosen)
     return ()
 
