@@ -13,10 +13,9 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict
-from typing import TypeVar
 
 import structlog
 from arq.connections import ArqRedis
@@ -28,9 +27,8 @@ from upwell.errors import Corrupt, Fenced, Unavailable, UpwellError
 from upwell.settings import Settings
 from upwell.shard.compact import Compacted
 from workers.engine import Drainable
-from workers.hold import Hold, renewed
+from workers.hold import Hold, on_loop, renewed
 
-T = TypeVar("T")
 log = structlog.get_logger()
 
 #: Added to the niceness of compacting threads, where the system has one for each thread.
@@ -115,11 +113,11 @@ class Compacting:
 
         @contextlib.contextmanager
         def turn() -> Iterator[None]:
-            lease = _wait(loop, self._take_turn(redis, index_id))
+            lease = on_loop(loop, self._take_turn(redis, index_id))
             try:
                 yield
             finally:
-                _wait(loop, self._give_back(redis, index_id, lease))
+                on_loop(loop, self._give_back(redis, index_id, lease))
 
         try:
             return await loop.run_in_executor(
@@ -150,8 +148,3 @@ class Compacting:
                 # A drain came while we held it, and left: send another.
                 await lease.drop()
                 await enqueue_drain(redis, index_id)
-
-
-def _wait(loop: asyncio.AbstractEventLoop, work: Coroutine[object, object, T]) -> T:
-    """Run ``work`` on the loop, from another thread."""
-    return asyncio.run_coroutine_threadsafe(work, loop).result()

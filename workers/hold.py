@@ -1,10 +1,11 @@
-"""Holding a lease while work goes on in a thread."""
+"""Work in a thread beside a lease: holding it meanwhile, and calling the loop from there."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
 
 import structlog
 from redis.exceptions import RedisError
@@ -13,6 +14,16 @@ from upwell.doorbell.ending import end
 from upwell.doorbell.lease import Lease
 
 log = structlog.get_logger()
+
+
+T = TypeVar("T")
+
+
+def on_loop(
+    loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], timeout_s: float | None = None
+) -> T:
+    """Run ``work`` on the loop, from another thread. Raises TimeoutError if it takes longer; then it goes on all the same."""
+    return asyncio.run_coroutine_threadsafe(work, loop).result(timeout_s)
 
 
 class Hold:

@@ -7,9 +7,8 @@ this can do harm: a claim spares work and decides nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from concurrent.futures import Executor
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from arq.connections import ArqRedis
@@ -19,8 +18,8 @@ from upwell.doorbell.keys import CLAIM_TTL_S, DRAIN_QUEUE, HELP_JOB, claim_key, 
 from upwell.errors import UpwellError
 from upwell.shard.part import PartTask
 from workers.engine import Drainable
+from workers.hold import on_loop
 
-T = TypeVar("T")
 log = structlog.get_logger()
 
 #: A Redis that takes longer to answer is taken to be away.
@@ -38,7 +37,7 @@ class Claims:
     def offer(self, task: PartTask, shards: int) -> None:
         """Enqueue a job for each part but one."""
         try:
-            self._wait(self._enqueue(task, shards - 1))
+            on_loop(self._loop, self._enqueue(task, shards - 1), CALL_S)
         except (RedisError, OSError, TimeoutError) as error:
             log.debug("no help asked for", index=self._index_id, error=str(error))
 
@@ -46,7 +45,7 @@ class Claims:
         """Is this part ours?"""
         key = claim_key(self._index_id, token, shard)
         try:
-            return bool(self._wait(self._set(key)))
+            return bool(on_loop(self._loop, self._set(key), CALL_S))
         except (RedisError, OSError, TimeoutError):
             return True
 
@@ -60,9 +59,6 @@ class Claims:
 
     async def _set(self, key: str) -> Any:
         return await self._redis.set(key, "1", nx=True, px=CLAIM_TTL_S * 1000)
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_S)
 
 
 class Helping:
