@@ -114,7 +114,7 @@ class Operations:
             rules=rules,
             accepted_at=self.engine.clock.now(),
         )
-        prepared = await self._parsers.upload(request, rules.bytes_max, how)
+        prepared = await self._parsers.upload(request, how)
         return await self._append(index, prepared), prepared.mutation
 
     async def admit(self, index: Index) -> None:
@@ -151,9 +151,7 @@ class Operations:
 
     async def read(self, index: Index, function: Callable[[View], T]) -> T:
         """Run ``function`` on a view that was the newest at some moment after this call began."""
-        return await asyncio.get_running_loop().run_in_executor(
-            self._query_pool, lambda: function(index.newest.get())
-        )
+        return await self.ask(lambda: function(index.newest.get()))
 
     async def ask(self, function: Callable[[], T]) -> T:
         """Run a query in the pool for them."""

@@ -8,7 +8,6 @@ its upload one more try in a thread, and is replaced.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -36,7 +35,7 @@ from ingest.spool import (
     receive,
 )
 from upwell.changeset import Operation
-from upwell.children import PR_SET_PDEATHSIG
+from upwell.children import die_with_parent
 from upwell.log.entry import Mutation, PreparedMutation, prepare
 
 T = TypeVar("T")
@@ -74,9 +73,9 @@ class Parsers:
         """Run a small parser in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
-    async def upload(self, request: web.Request, bytes_max: int, how: Upload) -> PreparedMutation:
+    async def upload(self, request: web.Request, how: Upload) -> PreparedMutation:
         """Read a request's body and prepare its mutation. Raises InvalidLine, TooLarge or Invalid."""
-        size = request.content_length
+        size, bytes_max = request.content_length, how.rules.bytes_max
         if self._processes is None or (size is not None and size < SPOOLED_BYTES_MIN):
             body = await read_body(request, bytes_max)
             return await self.run(lambda: _prepare(body, how))
@@ -141,10 +140,7 @@ def _parse_files(body: SpooledName, columns: SpooledName, how: Upload) -> Mutati
 
 def _begin(front_end: int) -> None:
     """In a new process: end with the front end, however it ends, and leave Ctrl-C to it."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != front_end:
-        # It ended while we were starting, and nobody will tell us.
-        os._exit(0)
+    die_with_parent(front_end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     setproctitle("upwell parse")
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 PR_SET_PDEATHSIG = 1
 
@@ -25,7 +27,7 @@ def start_child(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL if quiet else None,
         start_new_session=True,
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509  one call, before exec
+        preexec_fn=partial(die_with_parent, os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509  one call, before exec
     )
 
 
@@ -36,6 +38,8 @@ def stop_child(process: subprocess.Popen[bytes]) -> None:
         process.terminate()
 
 
-def _die_with_parent() -> None:
-    """In the child, before exec. A parent that dies in the moment before this call is not noticed."""
+def die_with_parent(parent: int) -> None:
+    """In a child of process ``parent``: have the kernel kill it when that ends, also if that has ended already. Linux only."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)

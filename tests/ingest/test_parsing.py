@@ -56,7 +56,7 @@ class Front:
             accepted_at=WHEN,
         )
         try:
-            self.outcomes.append(await self.parsers.upload(request, RULES.bytes_max, how))
+            self.outcomes.append(await self.parsers.upload(request, how))
         except UpwellError as error:
             self.outcomes.append(error)
         return web.Response()
