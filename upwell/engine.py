@@ -186,19 +186,13 @@ class Engine:
         sharing: Sharing | None = None,
     ) -> Applied | None:
         """Apply and commit an index's next batch; None if there is none, or the index is deleted. See Applier."""
-        try:
-            index = self.index(index_id)
-        except NotFound:
-            return None
-        return index.applier.apply_batch(still_ours, applying, sharing)
+        index = self._live(index_id)
+        return None if index is None else index.applier.apply_batch(still_ours, applying, sharing)
 
     def help_apply(self, index_id: str, task: PartTask, sharing: Sharing) -> int:
         """Write parts of a batch that another process applies; returns how many. See Applier."""
-        try:
-            index = self.index(index_id)
-        except NotFound:
-            return 0
-        return index.applier.help(task, sharing)
+        index = self._live(index_id)
+        return 0 if index is None else index.applier.help(task, sharing)
 
     def compactions_due(self) -> Iterator[tuple[str, int]]:
         """Index and shard of all that have segments to merge. Looks, and has the same ceiling, as ``backlogged`` does."""
@@ -220,11 +214,8 @@ class Engine:
         turn: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> Compacted | None:
         """Merge what is due next in a shard; None if nothing is, or the index is deleted. See Compactor."""
-        try:
-            index = self.index(index_id)
-        except NotFound:
-            return None
-        return index.compactor.compact(shard, alive, turn)
+        index = self._live(index_id)
+        return None if index is None else index.compactor.compact(shard, alive, turn)
 
     def collect_garbage(self, index_id: str) -> Collected:
         """Delete what nothing of an index can read any more. For one thread at a time."""
@@ -247,6 +238,13 @@ class Engine:
             for index_id in dead:
                 self._indexes.pop(index_id, None)
         return dead
+
+    def _live(self, index_id: str) -> Index | None:
+        """The index of an identity, None if it was deleted."""
+        try:
+            return self.index(index_id)
+        except NotFound:
+            return None
 
     def _open(self, record: IndexRecord) -> Index:
         with self._lock:
