@@ -16,7 +16,7 @@ RaBitQ: Gao and Long, SIGMOD 2024 (arXiv 2405.12497), whose error bound has that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -186,9 +186,8 @@ def build(
     index.cp.max_points_per_centroid = TRAINED_ON_PER_LIST
     index.cp.niter = TRAINING_ROUNDS
     index.train(coding.rows(sample))
-    for chunk in vectors.chunks():
-        alive()
-        index.add(coding.rows(chunk))
+    for _, coded in _coded_chunks(vectors, coding, alive):
+        index.add(coded)
     lists_of = Lists(index)
     order = _put_in_order(index)
     place = np.empty(len(order), np.int64)
@@ -241,6 +240,17 @@ def _sample(rows: int, count: int) -> Rows:
     return np.sort(np.random.default_rng(rows).choice(rows, count, replace=False))
 
 
+def _coded_chunks(
+    vectors: Vectors, coding: Coding, alive: Callable[[], None]
+) -> Iterator[tuple[int, Matrix]]:
+    """All rows as they are coded, a chunk at a time, and the number of its first row."""
+    start = 0
+    for chunk in vectors.chunks():
+        alive()
+        yield start, coding.rows(chunk)
+        start += len(chunk)
+
+
 def _put_in_order(index: Any) -> Rows:
     """Number the rows list by list, so that what is read together lies together; returns their order.
 
@@ -262,13 +272,10 @@ def _spread(
 ) -> npt.NDArray[np.float32]:
     """Each row's distance from the centre of its list, by place."""
     spread = np.empty(len(vectors), np.float32)
-    start = 0
-    for chunk in vectors.chunks():
-        alive()
-        its = place[start : start + len(chunk)]
-        away = coding.rows(chunk) - lists.centres(lists.of(its))
+    for start, coded in _coded_chunks(vectors, coding, alive):
+        its = place[start : start + len(coded)]
+        away = coded - lists.centres(lists.of(its))
         spread[its] = np.sqrt(np.einsum("ij,ij->i", away, away))
-        start += len(chunk)
     return spread
 
 
@@ -336,17 +343,12 @@ def _exact_neighbours(
     count = NEIGHBOURS + 1
     close = np.full((len(asked), 0), -np.inf)
     rows = np.full((len(asked), 0), -1, np.int64)
-    start = 0
-    for chunk in vectors.chunks():
-        alive()
-        distances, found = faiss.knn(
-            asked, coding.rows(chunk), min(count, len(chunk)), metric=coding.faiss_metric
-        )
+    for start, coded in _coded_chunks(vectors, coding, alive):
+        distances, found = faiss.knn(asked, coded, min(count, len(coded)), metric=coding.faiss_metric)
         found = np.where(found >= 0, found + start, -1)
         here = np.where((found < 0) | (found == own[:, None]), -np.inf, coding.closeness(distances))
         close, rows = np.concatenate([close, here], axis=1), np.concatenate([rows, found], axis=1)
         best = np.argsort(-close, axis=1, kind="stable")[:, :count]
         close, rows = np.take_along_axis(close, best, axis=1), np.take_along_axis(rows, best, axis=1)
-        start += len(chunk)
     rows = np.where(np.isfinite(close), rows, -1)
     return close[:, :NEIGHBOURS], rows[:, :NEIGHBOURS]
