@@ -12,12 +12,14 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import redis
+from arq.connections import ArqRedis
 
+from upwell.doorbell.connection import connect
 from upwell.doorbell.embedded import EmbeddedValkey
 from upwell.doorbell.keys import PERMANENT
 
@@ -98,6 +100,27 @@ def server() -> Iterator[ValkeyServer]:
     finally:
         valkey.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(name="redis")
+async def redis_pool(server: ValkeyServer) -> AsyncIterator[ArqRedis]:
+    """A pool on ``server``, as workers use it."""
+    pool = connect(server.url)
+    yield pool
+    await pool.aclose(close_connection_pool=True)
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
+    """A plain Valkey, and the promise that every key it is left with is meant to be there."""
+    server = EmbeddedValkey(tmp_path / "valkey")
+    server.start()
+    yield server
+    if server.alive():
+        with redis.Redis.from_url(server.url) as client:
+            stays = {key.decode() for key in client.scan_iter() if client.ttl(key) == -1}
+        assert stays <= PERMANENT, f"keys without a time to live: {stays - PERMANENT}"
+    server.stop()
 
 
 async def eventually(happened: Callable[[], object], seconds: float = 20) -> None:

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
 from arq.connections import ArqRedis
 
 from tests.valkey_server import ValkeyServer
-from upwell.doorbell.connection import connect
 from upwell.doorbell.keys import knock_key, lease_key
 from upwell.doorbell.lease import Lease, Released, begin_generation, enqueue_drain
 
 TTL_S = 30.0
-
-
-@pytest.fixture
-async def redis(server: ValkeyServer) -> AsyncIterator[ArqRedis]:
-    redis = connect(server.url)
-    yield redis
-    await redis.aclose()
 
 
 async def test_a_knock_makes_the_holder_look_once_more(redis: ArqRedis) -> None:

@@ -10,7 +10,6 @@ from arq.connections import ArqRedis
 
 from tests.valkey_server import ValkeyServer, eventually
 from upwell.doorbell import notices as notices_module
-from upwell.doorbell.connection import connect
 from upwell.doorbell.keys import COMMITTED_CHANNEL
 from upwell.doorbell.notices import Notice, Notices, publish
 
@@ -41,13 +40,6 @@ async def ear(server: ValkeyServer) -> AsyncIterator[Ear]:
     ear.notices.start()
     yield ear
     await ear.notices.close()
-
-
-@pytest.fixture
-async def redis(server: ValkeyServer) -> AsyncIterator[ArqRedis]:
-    redis = connect(server.url)
-    yield redis
-    await redis.aclose()
 
 
 async def test_every_reconnect_is_told(ear: Ear, redis: ArqRedis, server: ValkeyServer) -> None:

@@ -1,5 +1,5 @@
-"""A Valkey that can be frozen, wiped and restarted, for every test that asks for one."""
+"""A real Valkey for each test: plain, or one that can be frozen, wiped and restarted."""
 
-from tests.valkey_server import server
+from tests.valkey_server import redis_pool, server, valkey
 
-__all__ = ["server"]
+__all__ = ["redis_pool", "server", "valkey"]

@@ -16,7 +16,6 @@ from arq.connections import ArqRedis
 from tests.fake_engine import FakeEngine
 from tests.valkey_server import ValkeyServer
 from upwell.clock import SystemClock
-from upwell.doorbell.connection import connect
 from upwell.doorbell.keys import COMPACTION_QUEUE, DRAIN_QUEUE, compaction_lease_key, lease_key
 from upwell.doorbell.lease import Lease, enqueue_compaction
 from upwell.errors import Corrupt, Fenced, Unavailable
@@ -66,21 +65,6 @@ class MergingEngine(FakeEngine):
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ValkeyServer]:
-    server = ValkeyServer(tmp_path / "valkey")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def redis(server: ValkeyServer) -> AsyncIterator[ArqRedis]:
-    pool = connect(server.url)
-    yield pool
-    await pool.aclose(close_connection_pool=True)
-
-
-@pytest.fixture
 def engine(tmp_path: Path) -> MergingEngine:
     return MergingEngine(tmp_path)
 
@@ -102,7 +86,7 @@ async def test_what_is_due_is_asked_for_once(
         await compacting.ask(redis)
     names = [name.decode().split(":")[:3] for name in await redis.zrange(COMPACTION_QUEUE, 0, -1)]
     assert sorted(names) == [["compact", "a", "0"], ["compact", "a", "2"]]
-    await redis.set(compaction_lease_key("b", 0), "somebody")
+    await redis.set(compaction_lease_key("b", 0), "somebody", px=60_000)
     assert not await enqueue_compaction(redis, "b", 0)
 
 
@@ -185,7 +169,7 @@ async def test_it_ends_when_another_took_over(
     engine.needed, engine.takes_s = {("a", 0): 1}, 60
     task = asyncio.create_task(compacting.compact(redis, "a", 0))
     assert await asyncio.to_thread(engine.at_work.wait, 10)
-    await redis.set(compaction_lease_key("a", 0), "another")
+    await redis.set(compaction_lease_key("a", 0), "another", px=60_000)
     await asyncio.wait_for(task, 10)
     assert engine.merges == [] and await redis.get(compaction_lease_key("a", 0)) == b"another"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,19 +13,11 @@ from arq.connections import ArqRedis
 from tests.fake_engine import BATCH, FakeEngine
 from tests.valkey_server import ValkeyServer, eventually
 from upwell.clock import SystemClock
-from upwell.doorbell.connection import connect
 from upwell.doorbell.keys import COMMITTED_CHANNEL, applying_key, generation_key, knock_key, lease_key
 from upwell.doorbell.lease import Lease
 from upwell.settings import Settings
 from workers import drain as drain_module
 from workers.drain import Drainer
-
-
-@pytest.fixture
-async def redis(server: ValkeyServer) -> AsyncIterator[ArqRedis]:
-    redis = connect(server.url)
-    yield redis
-    await redis.aclose()
 
 
 @pytest.fixture

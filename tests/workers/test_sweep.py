@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,19 +11,11 @@ from arq.connections import ArqRedis
 
 from tests.fake_engine import FakeEngine
 from tests.valkey_server import ValkeyServer
-from upwell.doorbell.connection import connect
 from upwell.doorbell.lease import Lease, begin_generation, enqueue_drain
 from upwell.errors import Unavailable
 from workers.sweep import Sweep
 
 BRIEF_S = 0.001  # the mark that keeps sweeps from doing the same work is gone by the next look
-
-
-@pytest.fixture
-async def redis(server: ValkeyServer) -> AsyncIterator[ArqRedis]:
-    redis = connect(server.url)
-    yield redis
-    await redis.aclose()
 
 
 @pytest.fixture

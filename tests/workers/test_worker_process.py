@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 import redis as blocking_redis
@@ -18,7 +17,7 @@ from upwell.clock import SystemClock
 from upwell.doorbell.bell import Bell
 from upwell.doorbell.connection import connect
 from upwell.doorbell.embedded import EmbeddedValkey
-from upwell.doorbell.keys import PERMANENT, lease_key
+from upwell.doorbell.keys import lease_key
 from upwell.errors import Fenced, Unavailable
 from upwell.garbage import Collected
 from upwell.settings import Settings
@@ -95,18 +94,6 @@ class ListEngine:
         return Applied(
             version=through, first_position=before + 1, through_position=through, mutations=1, vectors=1
         )
-
-
-@pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
-    server = EmbeddedValkey(tmp_path / "valkey")
-    server.start()
-    yield server
-    if server.alive():
-        with blocking_redis.Redis.from_url(server.url) as client:
-            stays = {key.decode() for key in client.scan_iter() if client.ttl(key) == -1}
-        assert stays <= PERMANENT
-    server.stop()
 
 
 @asynccontextmanager
