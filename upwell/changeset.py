@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from upwell.columns import decode_batch, encode_batch
 from upwell.errors import LineProblem
+from upwell.properties import MetadataIndex
 
 Matrix = npt.NDArray[np.float32]
 
@@ -23,7 +24,7 @@ DISCARDED_NAMED_MAX = 100
 
 
 class Operation(StrEnum):
-    """What a mutation does to each of its ids."""
+    """What a mutation does: to each of its ids, or to the index's properties."""
 
     #: Keep what exists, add what does not; of the same id twice in one body the first counts.
     INSERT = "insert"
@@ -31,6 +32,20 @@ class Operation(StrEnum):
     UPSERT = "upsert"
     #: Remove by id; unknown ids are no error.
     DELETE = "delete"
+    #: Declare that a property can be filtered by; the same again changes nothing.
+    CREATE_METADATA_INDEX = "create-metadata-index"
+    #: Take that back; an unknown property is no error.
+    DELETE_METADATA_INDEX = "delete-metadata-index"
+
+    @property
+    def brings_vectors(self) -> bool:
+        """Are its rows vectors?"""
+        return self in (Operation.INSERT, Operation.UPSERT)
+
+    @property
+    def names_property(self) -> bool:
+        """Is it about a metadata index, and has no rows?"""
+        return self in (Operation.CREATE_METADATA_INDEX, Operation.DELETE_METADATA_INDEX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -38,12 +53,13 @@ class Changeset:
     """One mutation's rows, and what was left out of it on purpose.
 
     ``ids``         Arrow ``utf8``, n values, no nulls, duplicates allowed (their order is their meaning)
-    ``vectors``     float32, shape (n, dimensions), C-contiguous; None for a delete
+    ``vectors``     float32, shape (n, dimensions), C-contiguous; None unless the operation brings vectors
     ``namespaces``  Arrow ``utf8`` with nulls for "none", n values; None when no row has one
     ``metadata``    Arrow ``binary`` holding compact JSON objects, nulls for "none", n values; None when no row has any
     ``received``    lines, rows or ids that the client sent, the discarded ones included
     ``discarded``   the first DISCARDED_NAMED_MAX lines left out at the client's wish, and why
     ``discarded_count``  how many were left out in all
+    ``metadata_index``   what is created or deleted by an operation that names a property; for deleting only its name counts
     """
 
     operation: Operation
@@ -54,6 +70,7 @@ class Changeset:
     received: int
     discarded: tuple[LineProblem, ...] = ()
     discarded_count: int = 0
+    metadata_index: MetadataIndex | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.ids)
@@ -66,8 +83,10 @@ class Changeset:
         for column in (self.namespaces, self.metadata):
             if column is not None and len(column) != rows:
                 raise ValueError(f"a column has {len(column)} rows, expected {rows}")
-        if (self.vectors is None) != (self.operation is Operation.DELETE):
+        if (self.vectors is not None) != self.operation.brings_vectors:
             raise ValueError(f"{self.operation} and vectors do not go together")
+        if (self.metadata_index is not None) != self.operation.names_property:
+            raise ValueError(f"{self.operation} and a metadata index do not go together")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -101,6 +120,7 @@ def decode_columns(
     received: int,
     discarded: tuple[LineProblem, ...] = (),
     discarded_count: int = 0,
+    metadata_index: MetadataIndex | None = None,
 ) -> Changeset:
     """Rebuild a changeset over ``data`` without copying its columns. Raises Corrupt."""
     columns = decode_batch(data, "a changeset")
@@ -117,4 +137,12 @@ def decode_columns(
         received=received,
         discarded=discarded,
         discarded_count=discarded_count,
+        metadata_index=metadata_index,
+    )
+
+
+def about_property(operation: Operation, metadata_index: MetadataIndex) -> Changeset:
+    """A mutation that creates or deletes a metadata index."""
+    return Changeset(
+        operation=operation, ids=pa.array([], pa.utf8()), received=0, metadata_index=metadata_index
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 
 import structlog
@@ -17,12 +18,15 @@ from upwell.catalog.names import Catalog
 from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Tokens
 from upwell.clock import Clock, SystemClock
-from upwell.errors import Behind, Corrupt, NotFound
+from upwell.errors import Corrupt, NotFound
 from upwell.garbage import Collected, Collector, DeadIndexes
+from upwell.log.backlog import Backlog, BacklogSize
 from upwell.log.reader import LogReader
+from upwell.log.request import Requests
 from upwell.log.writer import LogWriter
 from upwell.manifest import ManifestChain, ManifestHead
 from upwell.outcome import Outcomes
+from upwell.query.listing import PinnedViews
 from upwell.settings import Settings
 from upwell.shard.apply import Applied, Applier
 from upwell.shard.batch import BatchLimits
@@ -32,11 +36,22 @@ from upwell.shard.part import PartTask, Sharing
 from upwell.shard.plan import PlanLimits
 from upwell.shard.view import ViewOpener
 from upwell.store import Store, open_store
+from upwell.webhook import Delivery, Ledger, Webhooks
 
 log = structlog.get_logger()
 
 #: Vectors of one merged segment: it must be written within half a grace period.
 MERGED_BYTES_MAX = 4 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How far an index lags behind what it was sent."""
+
+    #: What is not applied yet.
+    backlog: BacklogSize
+    #: The most segments that any of its shards has.
+    segments: int
 
 
 class Index:
@@ -48,6 +63,7 @@ class Index:
         chain = ManifestChain(engine.store, record.folder, engine.clock, engine.settings.grace_s)
         self.head = ManifestHead(chain, engine.clock, engine.settings.grace_s)
         self.log = LogReader(engine.store, record.folder)
+        self.backlog = Backlog(self.log, row_bytes=4 * record.dimensions)
 
     @cached_property
     def newest(self) -> NewestView:
@@ -60,6 +76,18 @@ class Index:
         return Outcomes(self.record, self.head, self.log)
 
     @cached_property
+    def webhooks(self) -> Webhooks:
+        """Who is told of outcomes."""
+        return Webhooks(
+            Ledger(self._engine.store, self.record.folder),
+            self.record,
+            self.outcomes,
+            self._engine.clock,
+            is_live=lambda: self._engine.catalog.is_live(self.record),
+            tries_max=self._engine.settings.webhook_tries_max,
+        )
+
+    @cached_property
     def applier(self) -> Applier:
         """Applies the log."""
         settings = self._engine.settings
@@ -68,7 +96,14 @@ class Index:
             mutations_max=settings.batch_mutations_max,
             bytes_max=settings.batch_bytes_max,
         )
-        return Applier(self._engine.store, self.record, self.newest, self._engine.clock, limits)
+        return Applier(
+            self._engine.store,
+            self.record,
+            self.newest,
+            self._engine.clock,
+            limits,
+            metadata_indexes_max=settings.metadata_indexes_max,
+        )
 
     @cached_property
     def compactor(self) -> Compactor:
@@ -102,6 +137,19 @@ class Index:
             self._engine.clock,
             grace_s=settings.grace_s,
             results_s=settings.results_s,
+            requests_s=settings.idempotency_s,
+        )
+
+    @cached_property
+    def requests(self) -> Requests:
+        """Requests that count once, however often they are sent."""
+        return Requests(self._engine.store, self.record.folder, self._engine.clock)
+
+    @cached_property
+    def pinned(self) -> PinnedViews:
+        """Older versions, for those who read page by page."""
+        return PinnedViews(
+            self._engine.store, self.record, self.head, self._engine.clock, self._engine.settings.grace_s
         )
 
     def log_writer(self) -> LogWriter:
@@ -114,14 +162,12 @@ class Index:
             self._engine.settings.grace_s,
         )
 
-    def check_segments(self) -> None:
-        """Raise Behind if a shard has more segments than compaction should ever leave it."""
-        most = self._engine.settings.stall_segments
-        for shard in self.head.refresh().shards:
-            if len(shard.segments) > most:
-                raise Behind(
-                    f"compaction is behind: a shard has {len(shard.segments)} segments, at most {most} are allowed"
-                )
+    def load(self) -> Load:
+        """How far applying and merging lag behind, looked up now."""
+        manifest = self.head.refresh()
+        return Load(
+            self.backlog.look(manifest.applied_through), max(len(shard.segments) for shard in manifest.shards)
+        )
 
     def has_backlog(self) -> bool:
         """Is there a log entry that is not applied yet? Two looks at the store."""
@@ -216,6 +262,20 @@ class Engine:
         """Merge what is due next in a shard; None if nothing is, or the index is deleted. See Compactor."""
         index = self._live(index_id)
         return None if index is None else index.compactor.compact(shard, alive, turn)
+
+    def webhook_indexes(self) -> list[str]:
+        """Identities of all indexes with webhooks. Three looks per index, as ``backlogged`` has five, and asked for more rarely."""
+        return [record.id for record in self.catalog.everything() if Ledger(self.store, record.folder).ids()]
+
+    def webhooks_due(self, index_id: str) -> list[str]:
+        """The webhooks of an index that there may be something to tell now; none if it is deleted."""
+        index = self._live(index_id)
+        return [] if index is None else index.webhooks.due()
+
+    def webhook_delivery(self, index_id: str, webhook_id: str) -> Delivery | None:
+        """A turn of delivering for one webhook; None if it or its index is deleted."""
+        index = self._live(index_id)
+        return None if index is None else index.webhooks.delivery(webhook_id)
 
     def collect_garbage(self, index_id: str) -> Collected:
         """Delete what nothing of an index can read any more. For one thread at a time."""

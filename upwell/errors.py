@@ -3,7 +3,8 @@
     UpwellError
     ├── Invalid              the request is wrong
     │   ├── InvalidLine      … and we know the line and the field
-    │   └── TooLarge         … and it is a matter of size
+    │   ├── TooLarge         … and it is a matter of size
+    │   └── KeyReused        … its idempotency key belongs to another one
     ├── NotFound             no such index, mutation or vector
     │   └── Gone             there was one, and it was deleted
     ├── Exists               the name is taken
@@ -11,6 +12,7 @@
     ├── Forbidden            a token that may not do this
     ├── Unavailable          a part we need is away
     ├── Behind               we are asked for more than we keep up with
+    │   └── TooOften         … or than one token may ask
     ├── Conflict             somebody else was first
     │   ├── AlreadyExists    … at writing an object that may be written once
     │   └── Fenced           … at committing; our work is void
@@ -103,6 +105,10 @@ class TooLarge(Invalid):
     """The request is larger than this server allows."""
 
 
+class KeyReused(Invalid):
+    """The idempotency key was used for another request."""
+
+
 class NotFound(UpwellError):
     """There is no such thing here."""
 
@@ -133,6 +139,15 @@ class Behind(UpwellError):
     """The server cannot keep up; try again later."""
 
     retry = True
+
+    def __init__(self, detail: str = "", *, retry_after_s: float | None = None, **facts: object) -> None:
+        super().__init__(detail, **facts)
+        #: When it is worth trying again, as far as that is known.
+        self.retry_after_s = retry_after_s
+
+
+class TooOften(Behind):
+    """The token was used more often than it may be; try again later."""
 
 
 class Conflict(UpwellError):

@@ -46,10 +46,12 @@ class Kind(IntEnum):
     TOKEN = 7
     PAYLOAD = 8
     PART = 9
+    WEBHOOK = 10
+    REQUEST = 11
 
 
 #: The newest version of each kind that this code writes and reads.
-VERSION = dict.fromkeys(Kind, 1) | {Kind.SEGMENT: 2, Kind.MANIFEST: 2}
+VERSION = dict.fromkeys(Kind, 1) | {Kind.LOG_ENTRY: 2, Kind.SEGMENT: 3, Kind.MANIFEST: 3}
 
 
 @dataclass(frozen=True, slots=True)

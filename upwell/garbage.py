@@ -10,6 +10,7 @@ be superfluous. Restarted, it begins anew, and deletes later. The rules, each ag
     a segment, a part once it was seen unnamed by the newest manifest a grace period ago, *and* a version was committed since half of
     or deletion vec.  that period: whoever was about to name it then (a drain, a compaction) has lost the race for that version.
                       Where nothing is committed, the collector commits a version that changes nothing, to be sure (a fence).
+    a request         once it was decided longer ago than requests are remembered, and the log was seen to be applied since then
     a dead index      once its name was seen to be another's, or nobody's, a grace period ago
 """
 
@@ -19,12 +20,14 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from datetime import datetime, timedelta
 
 from upwell.catalog.record import IndexRecord
 from upwell.clock import Clock
 from upwell.errors import Corrupt, Fenced, NotFound
 from upwell.ids import new_identity, numbered
 from upwell.log.reader import LogReader
+from upwell.log.request import Requests
 from upwell.manifest import Manifest, ManifestHead
 from upwell.shard.view import segment_key
 from upwell.store import Store
@@ -43,7 +46,8 @@ class _Seen:
 class _Suspect:
     """An object that seems superfluous: since when, and what must be past before it may go.
 
-    Of a payload that is the log's tail at one time; of a segment or deletion vector, the newest version half a grace period after.
+    Of a payload, or a request, that is the log's tail at one time; of a segment or deletion vector, the newest version half a grace
+    period after.
     """
 
     since: float
@@ -60,6 +64,7 @@ class Collected:
     segments: int = 0
     deletions: int = 0
     parts: int = 0
+    requests: int = 0
 
     def __bool__(self) -> bool:
         return any(astuple(self))
@@ -70,7 +75,7 @@ class Collector:
 
     def __init__(
         self, store: Store, record: IndexRecord, head: ManifestHead, log: LogReader, clock: Clock, *,
-        grace_s: float, results_s: float,
+        grace_s: float, results_s: float, requests_s: float,
     ) -> None:  # fmt: skip
         self._store = store
         self._folder = record.folder
@@ -79,6 +84,10 @@ class Collector:
         self._clock = clock
         self._grace_s = grace_s
         self._results_s = max(results_s, grace_s)
+        self._requests = Requests(store, record.folder, clock)
+        self._requests_kept = timedelta(seconds=max(requests_s, grace_s))
+        #: When each request that was seen was decided.
+        self._decided_at: dict[str, datetime] = {}
         self._history: deque[_Seen] = deque()
         self._suspects: dict[str, _Suspect] = {}
         self._writer = new_identity()
@@ -104,6 +113,7 @@ class Collector:
         tail = self._log.tail(manifest.applied_through)
         self._collect_objects(began, manifest, done)
         self._collect_payloads(began, tail, done)
+        self._collect_requests(tail, manifest, done)
         self._forget_history(began)
         return done
 
@@ -201,6 +211,27 @@ class Collector:
                 self._store.delete(key)
                 del self._suspects[key]
                 done.payloads += 1
+
+    def _collect_requests(self, tail: int, manifest: Manifest, done: Collected) -> None:
+        """Requests of long ago. Their age is told by the clock of who decided: a day's window needs no better one."""
+        keys = self._list("request")
+        self._decided_at = {key: self._decided_at[key] for key in keys if key in self._decided_at}
+        for key in keys:
+            if key not in self._decided_at:
+                found = self._requests.find(key.rpartition("/")[2])
+                if found is None:
+                    continue
+                self._decided_at[key] = found.at
+            if self._clock.now() - self._decided_at[key] < self._requests_kept:
+                continue
+            suspect = self._suspects[key]
+            if suspect.past is None:
+                # The same request may be in the log a second time, up to here.
+                suspect.past = tail
+            if manifest.applied_through >= suspect.past:
+                self._store.delete(key)
+                del self._suspects[key], self._decided_at[key]
+                done.requests += 1
 
 
 class DeadIndexes:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain, islice
 
 from upwell.catalog.record import IndexRecord
 from upwell.errors import NotFound
 from upwell.log.entry import Mutation, problem_to_json
 from upwell.log.reader import LogReader
-from upwell.log.receipt import Receipt, mint, parse
+from upwell.log.receipt import PLACES_MAX, Receipt, mint, parse
 from upwell.manifest import Manifest, ManifestHead, MutationResult
 
 #: Results of this many commits are kept in memory: those that clients wait for just now.
@@ -83,34 +85,65 @@ class Outcomes:
             error=failure.reason if failure else None,
         )
 
-    def last_applied(self, manifest: Manifest) -> str | None:
-        """The mutationId of the newest mutation that ``manifest`` has applied, or None if there is none yet."""
+    def last_applied(self, manifest: Manifest, by: str | None = None) -> str | None:
+        """The mutationId of the newest mutation that ``manifest`` has applied, or None if there is none yet.
+
+        Of those that the token ``by`` sent, if it is among the latest writers: all before it is applied as well, so this is true of
+        the index too, and the holder can wait for its own id to come up.
+        """
         if manifest.applied_through == 0:
             return None
+        own = next((one for one in manifest.newest_by if one.by == by), None)
+        if own is not None:
+            return mint(self._record.receipt_key, Receipt(own.position, own.place))
         return mint(self._record.receipt_key, Receipt(manifest.applied_through, manifest.applied_places - 1))
 
-    def recent(self, limit: int) -> list[Outcome]:
-        """The newest mutations, newest first: those that wait, then those applied, as far back as is still known."""
+    def recent(self, limit: int, before: Receipt | None = None, state: State | None = None) -> list[Outcome]:
+        """The newest mutations, newest first: those that wait, then those applied, as far back as is still known.
+
+        Only those older than ``before``, and in ``state`` (QUEUED stands for APPLYING too), if these are given.
+        """
         manifest = self._head.refresh()
-        found: list[Outcome] = []
-        for position in range(self._log.tail(manifest.applied_through), manifest.applied_through, -1):
-            places = range(len(self._log.read(position).mutations))[::-1][: limit - len(found)]
-            found += [self._outcome_at(Receipt(position, place), manifest) for place in places]
-            if len(found) >= limit:
-                return found
-        version = manifest.version
-        while len(found) < limit and (applied := self._applied_by(version, manifest)) is not None:
-            found += reversed(applied)
+        if state is State.FAILED:
+            failed = [Receipt(one.position, one.place) for one in reversed(manifest.failures)]
+            receipts = [one for one in failed if before is None or one < before]
+            return [self._outcome_at(one, manifest) for one in receipts[:limit]]
+        outcomes: Iterator[Outcome] = iter(())
+        if state is not State.VISIBLE:
+            outcomes = chain(outcomes, self._waiting(manifest, before))
+        if state in (None, State.VISIBLE):
+            outcomes = chain(outcomes, self._applied(manifest, before))
+        wanted = (one for one in outcomes if state is None or one.state is state)
+        return list(islice(wanted, limit))
+
+    def _waiting(self, manifest: Manifest, before: Receipt | None) -> Iterator[Outcome]:
+        """Mutations that are not applied, newest first."""
+        newest = self._log.tail(manifest.applied_through)
+        for position in range(
+            newest if before is None else min(newest, before.position), manifest.applied_through, -1
+        ):
+            for place in reversed(range(len(self._log.read(position).mutations))):
+                if before is None or Receipt(position, place) < before:
+                    yield self._outcome_at(Receipt(position, place), manifest)
+
+    def _applied(self, manifest: Manifest, before: Receipt | None) -> Iterator[Outcome]:
+        """Mutations that are applied, newest first, as far back as is known."""
+        version: int | None = manifest.version
+        if before is not None and 1 < before.position <= manifest.applied_through:
+            version = self._head.chain.version_that_applied(before.position, manifest)
+        while version is not None and (applied := self._applied_by(version, manifest)) is not None:
+            yield from (one for one in reversed(applied) if before is None or one.receipt < before)
             version -= 1
-        return found[:limit]
 
     def applied_after(self, receipt: Receipt, limit: int) -> list[Outcome] | None:
         """Mutations that became visible or failed and lie after ``receipt``, oldest first; None if some of them are not
-        known any more."""
+        known any more. One with the last place that an entry can have (``newest``) stands for its whole entry."""
         manifest = self._head.refresh()
-        if manifest.applied_through < receipt.position:
+        if receipt >= Receipt(manifest.applied_through, manifest.applied_places - 1):
             return []
-        version = self._head.chain.version_that_applied(max(receipt.position, 1), manifest)
+        # Behind the last place that an entry can have, what applied the next one is enough to know.
+        position = receipt.position + 1 if receipt.place == PLACES_MAX - 1 else max(receipt.position, 1)
+        version = self._head.chain.version_that_applied(position, manifest)
         found: list[Outcome] = []
         while version is not None and len(found) < limit:
             if version > manifest.version:
@@ -121,6 +154,22 @@ class Outcomes:
             found += [one for one in applied if one.receipt > receipt]
             version += 1
         return None if version is None else found[:limit]
+
+    def newest(self) -> Receipt:
+        """A receipt behind every mutation that is visible or failed by now."""
+        return Receipt(self._head.refresh().applied_through, PLACES_MAX - 1)
+
+    def known_from(self) -> int:
+        """The position from which on all outcomes are still known; the next one to be applied, if none is."""
+        manifest = self._head.refresh()
+        for version in range(self._head.chain.oldest_version(), manifest.version + 1):
+            try:
+                _, results = self._commit(version)
+            except NotFound:
+                continue
+            if results:
+                return results[0].position
+        return manifest.applied_through + 1
 
     def _applied_by(self, version: int, manifest: Manifest) -> list[Outcome] | None:
         """What the commit of ``version`` applied, in order; None if that is not known any more."""

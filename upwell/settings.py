@@ -13,6 +13,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from upwell.rate import RateText
+
 #: Where a front end or worker on its own looks for Redis when it is told nothing else.
 DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
 
@@ -46,6 +48,19 @@ class Settings(BaseSettings):
     )
     wait_s_max: float = Field(
         60.0, gt=0, description="longest time that a status or `after=` request may wait"
+    )
+
+    backlog_mutations_max: int = Field(
+        100_000,
+        ge=1,
+        description="mutations of one index that may wait to be applied; beyond, writes get 429",
+    )
+    backlog_bytes_max: int = Field(
+        8 << 30, ge=1, description="bytes of columns that may wait likewise; beyond, writes get 429"
+    )
+    token_rate: RateText | None = Field(
+        None,
+        description="requests that one token may make on one front end, as in 1200/5minutes; none: any number",
     )
 
     batch_vectors_max: int = Field(200_000, ge=1, description="vectors that one commit applies at most")
@@ -86,12 +101,50 @@ class Settings(BaseSettings):
     results_s: float = Field(
         3600.0, gt=0, description="how long status tells a visible mutation's counts and times"
     )
+    idempotency_s: float = Field(
+        86_400.0, gt=0, description="how long a request with an `Idempotency-Key` is remembered"
+    )
+    metadata_backfill: bool = Field(
+        True,
+        description="metadata indexes cover vectors written before them, too; as Cloudflare has it, they do not",
+    )
+    metadata_indexes_max: int = Field(10, ge=1, le=1_000, description="metadata indexes of one index")
+    id_bytes_max: int = Field(64, ge=1, le=4_096, description="bytes of a vector's id")
+    namespace_bytes_max: int = Field(64, ge=1, le=4_096, description="bytes of a namespace's name")
+    metadata_bytes_max: int = Field(10_240, ge=2, description="bytes of a vector's metadata as compact JSON")
+    filter_bytes_max: int = Field(2_048, ge=2, description="bytes of a filter as compact JSON")
+    top_k_max: int = Field(100, ge=1, le=10_000, description="matches that a query may ask for")
+    top_k_full_max: int = Field(50, ge=1, le=10_000, description="the same, with values or with all metadata")
+    list_page_max: int = Field(1_000, ge=1, description="ids on one page of a listing")
+    get_ids_max: int | None = Field(
+        None, ge=1, description="ids in one `get_by_ids`; none: as many as a request holds (Cloudflare: 20)"
+    )
+    delete_ids_max: int | None = Field(
+        None,
+        ge=1,
+        description="ids in one `delete_by_ids`; none: as many as a request holds (Cloudflare: 100)",
+    )
+    vectors_max: int | None = Field(
+        None,
+        ge=1,
+        description="vectors of one index, beyond which uploads are refused (Cloudflare: 20,000,000)",
+    )
+    indexes_max: int | None = Field(None, ge=1, description="indexes of one account (Cloudflare: 50,000)")
     poll_delay_s: float = Field(0.01, gt=0, description="how often an idle worker asks Redis for jobs")
     worker_jobs: int = Field(4, ge=1, description="indexes that one worker process drains at once")
     parse_processes: int = Field(
         default_factory=lambda: max(1, min(4, (os.cpu_count() or 1) // 2)),
         ge=0,
         description="processes that one front end parses large uploads in, half the cores but at most 4; 0: threads of its own",
+    )
+    webhook_timeout_s: float = Field(
+        10.0, gt=0, description="how long a webhook's receiver may take to answer"
+    )
+    webhook_tries_max: int = Field(
+        36, ge=1, description="tries after which a webhook's message is given up; 36 of them take about a day"
+    )
+    webhook_private_addresses: bool = Field(
+        False, description="whether webhooks may lead to private, loopback and other addresses not public"
     )
     query_threads: int = Field(2, ge=1, description="threads that one front end searches with")
 

@@ -131,7 +131,7 @@ def test_a_helper_that_finds_other_damage_keeps_out_of_it(engine: Engine, index:
     helper, done = other(engine), []
 
     def help_with(task: PartTask) -> None:
-        done.append(helper.help_apply(index.record.id, task.model_copy(update={"failed": ()}), sharers))
+        done.append(helper.help_apply(index.record.id, task.model_copy(update={"left_out": ()}), sharers))
 
     sharers = Sharers(help_with)
     assert index.applier.apply_batch(lambda: True, sharing=sharers) is not None

@@ -93,7 +93,9 @@ def test_a_segment_gives_back_what_was_sent_to_the_bit(metric: Metric, unit: boo
         dimensions=5,
     )
     assert sent.vectors is not None
-    rows = SegmentRows(sent.ids, Vectors.of(sent.vectors), sent.namespaces, sent.metadata)
+    rows = SegmentRows(
+        sent.ids, Vectors.of(sent.vectors), sent.namespaces, sent.metadata, np.zeros(len(sent), np.uint64)
+    )
     data = joined(encode_segment("s", rows, metric, KeyScope.INDEX).parts)
     segment = Segment(memoryview(data))
     assert segment.vectors.tobytes() == vectors.tobytes()
@@ -115,7 +117,7 @@ def test_a_segment_gives_back_what_was_sent_to_the_bit(metric: Metric, unit: boo
 def test_a_damaged_segment_is_never_searched() -> None:
     sent = upsert(("a", (1, 2)), ("b", (3, 4)))
     assert sent.vectors is not None
-    rows = SegmentRows(sent.ids, Vectors.of(sent.vectors), None, None)
+    rows = SegmentRows(sent.ids, Vectors.of(sent.vectors), None, None, np.zeros(len(sent), np.uint64))
     data = bytearray(joined(encode_segment("s", rows, Metric.EUCLIDEAN, KeyScope.INDEX).parts))
     place = bytes(data).index(sent.vectors.tobytes())
     data[place] ^= 1

@@ -48,7 +48,13 @@ def changeset(vectors: Matrix, first: int = 0, namespaces: list[str | None] | No
 
 
 def made(vectors: Matrix, metric: Metric, lists: int = 1) -> Segment:
-    rows = SegmentRows(pa.array([f"v{n}" for n in range(len(vectors))]), Vectors.of(vectors), None, None)
+    rows = SegmentRows(
+        pa.array([f"v{n}" for n in range(len(vectors))]),
+        Vectors.of(vectors),
+        None,
+        None,
+        np.zeros(len(vectors), np.uint64),
+    )
     encoded = encode_segment("s", rows, metric, KeyScope.INDEX, lists=lists)
     return Segment(memoryview(joined(encoded.parts)))
 
@@ -184,7 +190,13 @@ def test_rows_all_alike_are_no_trouble(tmp_path: Path) -> None:
 
 def test_a_block_that_is_damaged_is_never_used(tmp_path: Path) -> None:
     vectors = clustered(3_000, 64, seed=1)
-    rows = SegmentRows(pa.array([f"v{n}" for n in range(3_000)]), Vectors.of(vectors), None, None)
+    rows = SegmentRows(
+        pa.array([f"v{n}" for n in range(3_000)]),
+        Vectors.of(vectors),
+        None,
+        None,
+        np.zeros(len(vectors), np.uint64),
+    )
     data = bytearray(joined(encode_segment("s", rows, Metric.COSINE, KeyScope.INDEX).parts))
     whole = Segment(memoryview(bytes(data)))
     where = whole._box.sections["vectors"].offset + 2_000 * 256
@@ -199,7 +211,13 @@ def test_a_block_that_is_damaged_is_never_used(tmp_path: Path) -> None:
 
 def test_the_same_rows_make_the_same_segment() -> None:
     vectors = clustered(3_000, 64, seed=1)
-    rows = SegmentRows(pa.array([f"v{n}" for n in range(3_000)]), Vectors.of(vectors), None, None)
+    rows = SegmentRows(
+        pa.array([f"v{n}" for n in range(3_000)]),
+        Vectors.of(vectors),
+        None,
+        None,
+        np.zeros(len(vectors), np.uint64),
+    )
     first, second = (joined(encode_segment("s", rows, Metric.COSINE, KeyScope.INDEX).parts) for _ in range(2))
     assert first == second
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -38,12 +38,12 @@ class Appender:
         executor: Executor,
         *,
         batch_vectors_max: int,
-        on_appended: Callable[[int], None],
+        on_appended: Callable[[int, Sequence[PreparedMutation]], None],
     ) -> None:
         self._writer = writer
         self._executor = executor
         self._rows_max = batch_vectors_max
-        #: Told each position once its entry is durable, to ring the doorbell. Must not raise or block.
+        #: Told each entry's position and mutations once it is durable, to ring the doorbell. Must not raise or block.
         self._on_appended = on_appended
         self._waiting: deque[_Waiting] = deque()
         self._pump: asyncio.Task[None] | None = None
@@ -74,16 +74,15 @@ class Appender:
         loop = asyncio.get_running_loop()
         while self._waiting:
             group = self._next_group()
+            entry = [one.prepared for one in group]
             try:
-                position = await loop.run_in_executor(
-                    self._executor, self._writer.append, [one.prepared for one in group]
-                )
+                position = await loop.run_in_executor(self._executor, self._writer.append, entry)
             except Exception as error:  # noqa: BLE001  whatever it is, those who wait must hear of it
                 for one in group:
                     if not one.done.done():
                         one.done.set_exception(_own_copy(error))
                 continue
-            self._on_appended(position)
+            self._on_appended(position, entry)
             for place, one in enumerate(group):
                 if not one.done.done():
                     one.done.set_result(Receipt(position, place))

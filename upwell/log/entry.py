@@ -1,7 +1,8 @@
 """A log entry's bytes: one or more whole mutations that were made durable together.
 
-meta      {"token": writer's token, "position": p, "mutations": [{operation, acceptedAt, received, rows, discarded,
-          discardedCount, payload}, …]}; ``payload`` names an object of its own for large mutations, else it is null
+meta      {"token": writer's token, "position": p, "mutations": [{operation, acceptedAt, received, rows, nbytes, discarded,
+          discardedCount, payload, by, request, metadataIndex}, …]}; ``payload`` names an object of its own for large mutations,
+          else it is null. Format 1 has none of nbytes, by, request and metadataIndex.
 sections  "0", "1", …: the Arrow columns of each mutation without a payload object (changeset.encode_columns)
 """
 
@@ -12,11 +13,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
 import pyarrow as pa
 
 from upwell.changeset import Changeset, Operation, decode_columns, encode_columns
 from upwell.errors import Corrupt, LineProblem, Reason
 from upwell.format import Box, Kind, pack, unpack
+from upwell.log.request import Request
+from upwell.properties import MetadataIndex
 from upwell.streamed import Part
 
 #: Columns larger than this are written under a name of their own first, so that an append which loses the race for a
@@ -35,8 +39,15 @@ class Mutation:
     rows: int
     discarded: tuple[LineProblem, ...] = ()
     discarded_count: int = 0
+    #: Of the columns; 0 if an older Upwell wrote the entry.
+    nbytes: int = 0
     #: The object that holds the columns, if the entry itself does not.
     payload: str | None = None
+    #: Identity of the token that sent it.
+    by: str | None = None
+    #: The request that it came by, if that may be sent again and must count once.
+    request: Request | None = None
+    metadata_index: MetadataIndex | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,6 +64,7 @@ class PreparedMutation:
 
 def prepare(changeset: Changeset, accepted_at: datetime) -> PreparedMutation:
     """Encode a changeset for the log."""
+    columns = encode_columns(changeset)
     mutation = Mutation(
         operation=changeset.operation,
         accepted_at=accepted_at,
@@ -60,8 +72,19 @@ def prepare(changeset: Changeset, accepted_at: datetime) -> PreparedMutation:
         rows=len(changeset),
         discarded=changeset.discarded,
         discarded_count=changeset.discarded_count,
+        nbytes=columns.size,
+        metadata_index=changeset.metadata_index,
     )
-    return PreparedMutation(mutation=mutation, columns=encode_columns(changeset))
+    return PreparedMutation(mutation=mutation, columns=columns)
+
+
+def request_of(prepared: PreparedMutation, token_id: str, key: str) -> Request:
+    """The request by which a mutation came, if its sender gave it a key. The same mutation gives the same one."""
+    about = prepared.mutation.metadata_index
+    said = orjson.dumps(
+        [prepared.mutation.operation, prepared.mutation.received, about and about.model_dump(mode="json")]
+    )
+    return Request.of(token_id, key, said, memoryview(prepared.columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +109,7 @@ class Entry:
             received=mutation.received,
             discarded=mutation.discarded,
             discarded_count=mutation.discarded_count,
+            metadata_index=mutation.metadata_index,
         )
         if len(changeset) != mutation.rows:
             raise Corrupt("a mutation's columns have other rows than its entry says", position=self.position)
@@ -133,11 +157,18 @@ def _mutation_to_json(mutation: Mutation, payload: str | None) -> dict[str, Any]
         "rows": mutation.rows,
         "discarded": [problem_to_json(problem) for problem in mutation.discarded],
         "discardedCount": mutation.discarded_count,
+        "nbytes": mutation.nbytes,
         "payload": payload,
+        "by": mutation.by,
+        "request": None if mutation.request is None else [mutation.request.name, mutation.request.digest],
+        "metadataIndex": None
+        if mutation.metadata_index is None
+        else mutation.metadata_index.model_dump(mode="json"),
     }
 
 
 def _mutation_from_json(fields: dict[str, Any]) -> Mutation:
+    metadata_index, request = fields.get("metadataIndex"), fields.get("request")
     return Mutation(
         operation=Operation(fields["operation"]),
         accepted_at=datetime.fromisoformat(fields["acceptedAt"]),
@@ -145,7 +176,11 @@ def _mutation_from_json(fields: dict[str, Any]) -> Mutation:
         rows=fields["rows"],
         discarded=tuple(problem_from_json(problem) for problem in fields["discarded"]),
         discarded_count=fields["discardedCount"],
+        nbytes=fields.get("nbytes", 0),
         payload=fields["payload"],
+        by=fields.get("by"),
+        request=None if request is None else Request(*request),
+        metadata_index=None if metadata_index is None else MetadataIndex.model_validate(metadata_index),
     )
 
 

@@ -67,6 +67,13 @@ class ManifestChain:
             return int(names[-1])
         return last_of(self.exists, known)
 
+    def oldest_version(self) -> int:
+        """The oldest version that is not swept yet. Lists. Raises NotFound for an index that has none."""
+        name = next(self._store.list(self._folder), None)
+        if name is None:
+            raise NotFound("the index has no manifest", folder=self._folder)
+        return int(name)
+
     def load(self, version: int) -> Manifest:
         """The state at ``version``. Raises NotFound once swept, Corrupt if damaged."""
         return _decode_state(self._store.read(self._key(version)), version)

@@ -12,6 +12,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from upwell.changeset import Operation
+from upwell.properties import MetadataIndex
+
+#: Tokens whose newest mutation is remembered.
+NEWEST_BY_KEPT = 64
 
 
 class _Frozen(BaseModel):
@@ -76,6 +80,22 @@ class MutationResult(_Frozen):
     error: str | None = None
 
 
+class DeclaredIndex(_Frozen):
+    """A metadata index, and the mutation that created it: rows written before may be left out by it (settings)."""
+
+    index: MetadataIndex
+    position: int
+    place: int
+
+
+class NewestBy(_Frozen):
+    """The newest mutation applied of those that one token sent."""
+
+    by: str
+    position: int
+    place: int
+
+
 class Totals(_Frozen):
     """What was written for an index since it was made, in bytes: how much is written for each byte that was sent."""
 
@@ -118,6 +138,10 @@ class Manifest(_Frozen):
     failures: tuple[Failure, ...] = ()
     #: Format 1 has none.
     totals: Totals = Totals()
+    #: In order of their creation. Formats 1 and 2 have none of these.
+    metadata_indexes: tuple[DeclaredIndex, ...] = ()
+    #: By the tokens that wrote last, the last one at the end.
+    newest_by: tuple[NewestBy, ...] = ()
 
     @property
     def vectors(self) -> int:
@@ -165,7 +189,8 @@ def failures_are_kept(before: Manifest, after: Manifest) -> bool:
 
 
 def only_the_log_changes_what_there_is(before: Manifest, after: Manifest) -> bool:
-    return after.applied_through > before.applied_through or after.vectors == before.vectors
+    same = after.vectors == before.vectors and after.metadata_indexes == before.metadata_indexes
+    return after.applied_through > before.applied_through or same
 
 
 INVARIANTS: tuple[Callable[[Manifest, Manifest], bool], ...] = (

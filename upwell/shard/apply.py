@@ -20,7 +20,9 @@ from upwell.clock import Clock
 from upwell.errors import Fenced
 from upwell.ids import new_identity
 from upwell.manifest import Failure, Manifest, MutationResult, ShardState, Totals
+from upwell.manifest.state import NEWEST_BY_KEPT, NewestBy
 from upwell.shard.batch import BatchLimits, BatchReader, Pending
+from upwell.shard.declare import declare
 from upwell.shard.newest import NewestView
 from upwell.shard.part import DeletionsWriter, Part, PartTask, PartWriter, Sharing
 from upwell.shard.resolve import KeyedBatch, keyed, resolve, results_of
@@ -52,14 +54,22 @@ class Applier:
     """Applies one index's log. One batch at a time per process; between processes the manifest decides."""
 
     def __init__(
-        self, store: Store, record: IndexRecord, newest: NewestView, clock: Clock, limits: BatchLimits
+        self,
+        store: Store,
+        record: IndexRecord,
+        newest: NewestView,
+        clock: Clock,
+        limits: BatchLimits,
+        *,
+        metadata_indexes_max: int,
     ) -> None:
         self._store = store
         self._record = record
         self._newest = newest
-        self._reader = BatchReader(store, record, limits)
+        self._reader = BatchReader(store, record, limits, clock)
         self._parts = PartWriter(store, record)
         self._clock = clock
+        self._metadata_indexes_max = metadata_indexes_max
         self._writer = new_identity()
         self._lock = threading.Lock()
 
@@ -83,15 +93,20 @@ class Applier:
             if not batch:
                 return None
             applying(batch[-1].position)
-            keys = keyed(view, batch)
+            declared, batch = declare(view.manifest.metadata_indexes, batch, self._metadata_indexes_max)
+            keys, properties = keyed(view, batch), tuple(one.index.property for one in declared)
             deletions = DeletionsWriter(self._record.folder)
             if sharing is not None and len(view.shards) > 1 and keys.rows >= SHARED_ROWS_MIN:
-                parts = self._write_shared(view, keys, deletions, sharing)
+                parts = self._write_shared(view, keys, deletions, properties, sharing)
             else:
-                parts = [self._write(view, keys, shard, deletions) for shard in range(len(view.shards))]
+                parts = [
+                    self._write(view, keys, shard, deletions, properties) for shard in range(len(view.shards))
+                ]
             nbytes = deletions.write(self._store) + sum(part.nbytes for part in parts)
             results = results_of(batch, np.sum([part.counts for part in parts], axis=0))
-            after = self._after(view.manifest, batch, parts, nbytes, results)
+            after = self._after(view.manifest, batch, parts, nbytes, results).model_copy(
+                update={"metadata_indexes": declared}
+            )
             if not still_ours():
                 raise Fenced("the lease was lost before the commit", index=self._record.id)
             self._newest.head.chain.commit(view.manifest, after, results, known_newest_at)
@@ -108,14 +123,14 @@ class Applier:
         view = self._newest.get()
         if view.manifest.version != task.version:
             return 0
-        batch = self._reader.again(view.manifest.applied_through, task.through, task.failed)
+        batch = self._reader.again(view.manifest.applied_through, task.through, task.left_out)
         if batch is None:
             return 0
         keys, done = keyed(view, batch), 0
         for shard in reversed(range(len(view.shards))):
             if sharing.claim(task.token, shard):
                 deletions = DeletionsWriter(self._record.folder)
-                part = self._write(view, keys, shard, deletions)
+                part = self._write(view, keys, shard, deletions, task.properties)
                 written = deletions.write(self._store)
                 self._parts.publish(
                     Part(part.segments, part.counts, part.nbytes + written), task.token, shard
@@ -123,19 +138,32 @@ class Applier:
                 done += 1
         return done
 
-    def _write(self, view: View, keys: KeyedBatch, shard: int, deletions: DeletionsWriter) -> Part:
-        return self._parts.write(view.shards[shard], resolve(view, keys, shard), deletions)
+    def _write(
+        self,
+        view: View,
+        keys: KeyedBatch,
+        shard: int,
+        deletions: DeletionsWriter,
+        properties: tuple[str, ...],
+    ) -> Part:
+        return self._parts.write(view.shards[shard], resolve(view, keys, shard), deletions, properties)
 
     def _write_shared(
-        self, view: View, keys: KeyedBatch, deletions: DeletionsWriter, sharing: Sharing
+        self,
+        view: View,
+        keys: KeyedBatch,
+        deletions: DeletionsWriter,
+        properties: tuple[str, ...],
+        sharing: Sharing,
     ) -> list[Part]:
         """All parts: those we claim, and those that others wrote; what does not come in time we write ourselves."""
-        failed = tuple((one.position, one.place) for one in keys.batch if one.error is not None)
+        left_out = tuple((one.position, one.place) for one in keys.batch if one.is_left_out)
         task = PartTask(
             token=new_identity(),
             version=view.manifest.version,
             through=keys.batch[-1].position,
-            failed=failed,
+            left_out=left_out,
+            properties=properties,
         )
         shards = len(view.shards)
         sharing.offer(task, shards)
@@ -144,7 +172,7 @@ class Applier:
         for shard in range(shards):
             if sharing.claim(task.token, shard):
                 began = time.monotonic()
-                parts[shard] = self._write(view, keys, shard, deletions)
+                parts[shard] = self._write(view, keys, shard, deletions, properties)
                 longest_s = max(longest_s, time.monotonic() - began)
         deadline = time.monotonic() + max(HELP_LEAST_S, HELP_FACTOR * longest_s)
         for shard in range(shards):
@@ -154,7 +182,7 @@ class Applier:
                     parts[shard] = part
                 elif time.monotonic() > deadline:
                     log.info("a helper did not finish in time", index=self._record.id, shard=shard)
-                    parts[shard] = self._write(view, keys, shard, deletions)
+                    parts[shard] = self._write(view, keys, shard, deletions, properties)
                 else:
                     time.sleep(HELP_POLL_S)
         return [parts[shard] for shard in range(shards)]
@@ -183,7 +211,19 @@ class Applier:
             shards=tuple(ShardState(segments=part.segments) for part in parts),
             failures=before.failures + _failures(results),
             totals=before.totals + Totals(vector_bytes=vector_bytes, applied_bytes=nbytes),
+            newest_by=_newest_by(before, batch),
         )
+
+
+def _newest_by(before: Manifest, batch: Sequence[Pending]) -> tuple[NewestBy, ...]:
+    """Each token's newest mutation after a batch, those of the latest writers."""
+    newest = {one.by: one for one in before.newest_by}
+    for one in batch:
+        by = one.mutation.by
+        if by is not None:
+            newest.pop(by, None)
+            newest[by] = NewestBy(by=by, position=one.position, place=one.place)
+    return tuple(newest.values())[-NEWEST_BY_KEPT:]
 
 
 def _failures(results: Sequence[MutationResult]) -> tuple[Failure, ...]:

@@ -9,9 +9,12 @@ import structlog
 
 from upwell.catalog.record import IndexRecord
 from upwell.changeset import Changeset
+from upwell.clock import Clock
 from upwell.errors import Corrupt, NotFound
 from upwell.log.entry import Entry, Mutation
 from upwell.log.reader import LogReader
+from upwell.log.receipt import Receipt
+from upwell.log.request import Requests
 from upwell.store import Store
 
 log = structlog.get_logger()
@@ -28,7 +31,7 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pending:
-    """A mutation to be applied: its rows, or (``changeset`` None) why it cannot be."""
+    """A mutation to be applied: its rows, or (``changeset`` None) why it cannot be; None for both: there is nothing to apply."""
 
     position: int
     place: int
@@ -36,15 +39,21 @@ class Pending:
     changeset: Changeset | None
     error: str | None = None
 
+    @property
+    def is_left_out(self) -> bool:
+        """Does it bring no rows that its entry has?"""
+        return self.changeset is None and not self.mutation.operation.names_property
+
 
 class BatchReader:
     """Reads batches of one index's log. Holds no state: share it freely."""
 
-    def __init__(self, store: Store, record: IndexRecord, limits: BatchLimits) -> None:
+    def __init__(self, store: Store, record: IndexRecord, limits: BatchLimits, clock: Clock) -> None:
         self._store = store
         self._record = record
         self._limits = limits
         self._log = LogReader(store, record.folder)
+        self._requests = Requests(store, record.folder, clock)
 
     def next(self, applied_through: int) -> list[Pending]:
         """The mutations after ``applied_through``; none if there are none."""
@@ -69,14 +78,14 @@ class BatchReader:
         return batch
 
     def again(
-        self, applied_through: int, through: int, failed: Collection[tuple[int, int]]
+        self, applied_through: int, through: int, left_out: Collection[tuple[int, int]]
     ) -> list[Pending] | None:
-        """A batch as another process read it; None if this one finds other mutations unreadable than ``failed`` says."""
+        """A batch as another process read it; None if this one leaves other mutations out than ``left_out`` says."""
         batch: list[Pending] = []
         for position in range(applied_through + 1, through + 1):
             batch += self._read_entry(position)
-        here = {(one.position, one.place) for one in batch if one.error is not None}
-        return batch if here == set(failed) else None
+        here = {(one.position, one.place) for one in batch if one.is_left_out}
+        return batch if here == set(left_out) else None
 
     def _read_entry(self, position: int) -> list[Pending]:
         entry = self._log.read(position)
@@ -86,6 +95,12 @@ class BatchReader:
         """One mutation, or the reason why it can never be applied: that becomes its result, and the next ones go on."""
         changeset: Changeset | None = None
         error: str | None = None
+        mutation = entry.mutations[place]
+        if mutation.request is not None:
+            receipt = Receipt(entry.position, place)
+            if self._requests.settle(mutation.request, receipt).receipt != receipt:
+                # The same request is in the log twice, and the other one is the one that counts.
+                return Pending(position=entry.position, place=place, mutation=mutation, changeset=None)
         try:
             changeset = entry.changeset(place, self._store.read)
             dimensions = None if changeset.vectors is None else changeset.vectors.shape[1]
@@ -101,7 +116,7 @@ class BatchReader:
         return Pending(
             position=entry.position,
             place=place,
-            mutation=entry.mutations[place],
+            mutation=mutation,
             changeset=changeset if error is None else None,
             error=error,
         )

@@ -104,7 +104,7 @@ class Compactor:
         if not chosen:
             return None
         sources = tuple(live for live in view.shards[shard] if live.ref.id in chosen)
-        merged = self._merge(sources, alive)
+        merged = self._merge(sources, [one.index.property for one in view.manifest.metadata_indexes], alive)
         for _ in range(COMMIT_TRIES):
             alive()
             with turn():
@@ -135,7 +135,9 @@ class Compactor:
         settled = (self._clock.now() - manifest.committed_at).total_seconds() >= self._settle_s
         return plan(manifest.shards[shard].segments, self._limits, settled=settled)
 
-    def _merge(self, sources: tuple[LiveSegment, ...], alive: Callable[[], None]) -> _Merged:
+    def _merge(
+        self, sources: tuple[LiveSegment, ...], properties: list[str], alive: Callable[[], None]
+    ) -> _Merged:
         live = [one.live_rows() for one in sources]
         rows = concat_rows([one.segment.take(its) for one, its in zip(sources, live, strict=True)])
         encoded = encode_segment(
@@ -144,6 +146,7 @@ class Compactor:
             self._record.metric,
             self._record.key_scope,
             lists=lists_for(len(rows)),
+            properties=properties,
             alive=alive,
         )
         created_at = self._clock.monotonic()

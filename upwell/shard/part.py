@@ -47,8 +47,10 @@ class PartTask(BaseModel):
     token: str
     version: int
     through: int
-    #: Position and place of mutations that cannot be applied: a helper must come to the same ones.
-    failed: tuple[tuple[int, int], ...]
+    #: Position and place of mutations that are not applied: a helper must come to the same ones.
+    left_out: tuple[tuple[int, int], ...]
+    #: The properties that get columns.
+    properties: tuple[str, ...]
 
 
 class Sharing(Protocol):
@@ -75,8 +77,15 @@ class PartWriter:
         self._store = store
         self._record = record
 
-    def write(self, segments: Sequence[LiveSegment], change: ShardChange, deletions: DeletionsWriter) -> Part:
-        """Write one shard's new segment; what is deleted of others is gathered in ``deletions``, for the caller to write."""
+    def write(
+        self,
+        segments: Sequence[LiveSegment],
+        change: ShardChange,
+        deletions: DeletionsWriter,
+        properties: Sequence[str],
+    ) -> Part:
+        """Write one shard's new segment, with columns of ``properties``; what is deleted of others is gathered in ``deletions``,
+        for the caller to write."""
         row_bytes = 4 * self._record.dimensions
         folded = to_fold(segments, len(change.added), row_bytes) if change.added is not None else []
         refs = [
@@ -91,12 +100,14 @@ class PartWriter:
         rows = [some for some in rows if len(some)]
         nbytes = 0
         if rows:
-            refs.append(self._write_segment(concat_rows(rows)))
+            refs.append(self._write_segment(concat_rows(rows), properties))
             nbytes = refs[-1].nbytes
         return Part(tuple(refs), change.counts, nbytes)
 
-    def _write_segment(self, rows: SegmentRows) -> SegmentRef:
-        encoded = encode_segment(new_identity(), rows, self._record.metric, self._record.key_scope)
+    def _write_segment(self, rows: SegmentRows, properties: Sequence[str]) -> SegmentRef:
+        encoded = encode_segment(
+            new_identity(), rows, self._record.metric, self._record.key_scope, properties=properties
+        )
         self._store.create(segment_key(self._record.folder, encoded.ref.id), *encoded.parts)
         return encoded.ref
 

@@ -23,7 +23,7 @@ from upwell.log.entry import problem_to_json
 from upwell.manifest import MutationResult
 from upwell.shard.batch import Pending
 from upwell.shard.keys import Hashes, Rows, hash_keys, keys_of, shard_of
-from upwell.shard.rows import SegmentRows, concat_rows
+from upwell.shard.rows import SegmentRows, concat_rows, written_by
 from upwell.shard.vectors import Vectors
 from upwell.shard.view import LiveSegment, View
 
@@ -156,6 +156,8 @@ class _Outcome:
                 deleted = int(self.alive[gone].sum())
                 self.alive[gone] = False
                 return {"deleted": deleted}
+            case Operation.CREATE_METADATA_INDEX | Operation.DELETE_METADATA_INDEX:
+                raise AssertionError(f"{operation} has no rows")
 
     def _hold(self, codes: Rows, rows: Rows) -> None:
         self.alive[codes] = True
@@ -189,6 +191,7 @@ def _rows_written(batch: Sequence[Pending]) -> SegmentRows:
                 Vectors.of(one.changeset.vectors),
                 one.changeset.namespaces,
                 one.changeset.metadata,
+                np.full(len(one.changeset), written_by(one.position, one.place), np.uint64),
             )
             for one in batch
             if one.changeset is not None and one.changeset.vectors is not None

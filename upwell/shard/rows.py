@@ -5,24 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from upwell.columns import encode_batch
 from upwell.shard.keys import Rows
 from upwell.shard.vectors import Vectors, concat_vectors
 
+#: Which mutation wrote a row: its position and place as one number that grows along the log. 0: before that was kept.
+Written = npt.NDArray[np.uint64]
+PLACE_BITS = 12
+
+
+def written_by(position: int, place: int) -> int:
+    """The number of a mutation among all of its index."""
+    return position << PLACE_BITS | place
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentRows:
     """Rows to make a segment of, each key once.
 
-    ``ids`` utf8; ``namespaces`` utf8 with nulls or None; ``metadata`` binary JSON with nulls or None.
+    ``ids`` utf8; ``namespaces`` utf8 with nulls or None; ``metadata`` binary JSON with nulls or None; ``written`` uint64 (rows,).
     """
 
     ids: pa.Array
     vectors: Vectors
     namespaces: pa.Array | None
     metadata: pa.Array | None
+    written: Written
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -35,6 +47,7 @@ class SegmentRows:
             self.vectors.take(rows),
             None if self.namespaces is None else self.namespaces.take(indices),
             None if self.metadata is None else self.metadata.take(indices),
+            self.written[rows],
         )
 
 
@@ -47,6 +60,7 @@ def concat_rows(parts: Sequence[SegmentRows]) -> SegmentRows:
         concat_vectors([part.vectors for part in parts]),
         _concat_optional([part.namespaces for part in parts], parts, pa.utf8()),
         _concat_optional([part.metadata for part in parts], parts, pa.binary()),
+        np.concatenate([part.written for part in parts]),
     )
 
 

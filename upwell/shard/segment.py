@@ -10,6 +10,8 @@ sections  "rows"     Arrow IPC stream: id utf8, namespace utf8?, metadata binary
           "vectors"  float32 (rows, dimensions) as the client sent them; absent if "shared": then it *is* the end of "faiss"
           "spread"   float32 (rows,): each row's distance from the centre of its list; absent if the index is exact
           "sums"     uint64: a checksum of each block of "vectors" (blocks.py). Format 1 has none.
+          "written"  uint64 (rows,): which mutation wrote each row (rows.py). Formats 1 and 2 have none.
+          "property:" and a path: that property as a column (property.py), for those that had an index when the segment was written
 
 Few rows are held flat, and compared one by one. More have codes in inverted lists, and lie in the order of those lists, so that
 what a query looks at lies together. FAISS reads a flat index in place (ZeroCopyIOReader), and copies
@@ -19,7 +21,7 @@ codes: an open segment costs no anonymous memory for its vectors, and a byte for
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,7 +41,8 @@ from upwell.shard.ann import Built, Lists, Trust, build, largest, wants_index
 from upwell.shard.blocks import BlockChecked, block_sums, rows_per_block
 from upwell.shard.keys import Hashes, KeyScope, Rows, find_hashes, hash_keys, keys_of
 from upwell.shard.metric import Metric, searchable
-from upwell.shard.rows import SegmentRows, encode_columns
+from upwell.shard.property import PropertyColumn, column_of, decode_property, encode_property
+from upwell.shard.rows import SegmentRows, Written, encode_columns
 from upwell.shard.vectors import CHUNK_BYTES, Vectors
 from upwell.streamed import Part, Streamed, nbytes_of
 
@@ -48,6 +51,9 @@ FLAT_HEADER_BYTES = 45
 FLAT_PADDING = -FLAT_HEADER_BYTES % 64
 #: How many namespaces' rows a segment remembers, one bit a row.
 NAMESPACES_KEPT = 16
+#: How many properties' columns a segment keeps open: 5 to 13 bytes a row for one that had to be read from metadata.
+PROPERTIES_KEPT = 16
+PROPERTY = "property:"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,11 +75,12 @@ def encode_segment(
     scope: KeyScope,
     *,
     lists: int = 1,
+    properties: Sequence[str] = (),
     alive: Callable[[], None] = lambda: None,
 ) -> Encoded:
     """A segment's bytes. Builds its FAISS index: seconds per million rows, and more of them the more lists it is to have.
 
-    ``alive`` is called now and then, and may raise to end it.
+    ``properties`` are the paths that get columns. ``alive`` is called now and then, and may raise to end it.
     """
     built = None
     indexed = wants_index(len(rows), rows.vectors.dimensions, lists)
@@ -87,7 +94,12 @@ def encode_segment(
         ("rows", [encode_columns(rows)]),
         ("hashes", [hashes[order].data]),
         ("order", [order.data]),
+        ("written", [rows.written.data]),
     ]
+    for path in properties:
+        column = column_of(rows.metadata, len(rows), path)
+        alive()
+        sections.append((PROPERTY + path, [encode_property(column)]))
     searched, shared = (
         _flat_sections(rows.vectors, metric) if built is None else _coded_sections(built, rows.vectors)
     )
@@ -162,6 +174,7 @@ class Segment:
         #: What its index needs for which recall; None: the index is exact.
         self.trust: Trust | None = None if trust is None else Trust.from_json(trust)
         self._in_namespace: OrderedDict[str, npt.NDArray[np.uint8]] = OrderedDict()
+        self._properties: OrderedDict[str, PropertyColumn] = OrderedDict()
 
     def __len__(self) -> int:
         return self.rows
@@ -184,6 +197,30 @@ class Segment:
     def metadata(self) -> pa.Array | None:
         """JSON as binary with nulls, or None when no row has metadata."""
         return self._columns.get("metadata")
+
+    @cached_property
+    def written(self) -> Written:
+        """Which mutation wrote each row: uint64 (rows,)."""
+        if "written" not in self._box.sections:
+            return np.zeros(self.rows, np.uint64)
+        return np.frombuffer(self._box.section("written"), dtype=np.uint64)
+
+    def has_column(self, path: str) -> bool:
+        """Was the property at ``path`` written as a column?"""
+        return PROPERTY + path in self._box.sections
+
+    def property_column(self, path: str) -> PropertyColumn:
+        """The property at ``path``: its column, or (about a microsecond a row, once) what the rows' metadata says."""
+        kept = self._properties.get(path)
+        if kept is None:
+            if self.has_column(path):
+                kept = decode_property(self._box.section(PROPERTY + path))
+            else:
+                kept = column_of(self.metadata, self.rows, path)
+            self._properties[path] = kept
+            while len(self._properties) > PROPERTIES_KEPT:
+                self._properties.popitem(last=False)
+        return kept
 
     @cached_property
     def _faiss_bytes(self) -> memoryview:
@@ -256,7 +293,9 @@ class Segment:
 
     def take(self, rows: Rows | None = None) -> SegmentRows:
         """The given rows, or all of them. Their vectors stay mapped until they are read."""
-        everything = SegmentRows(self.ids, Vectors.of(self.vectors), self.namespaces, self.metadata)
+        everything = SegmentRows(
+            self.ids, Vectors.of(self.vectors), self.namespaces, self.metadata, self.written
+        )
         return everything if rows is None else everything.take(rows)
 
     def in_namespace(self, namespace: str) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,123 @@
+"""What of a log is not applied yet, in numbers: mutations, and bytes of their columns.
+
+An entry is counted once: this process's own when it is appended, another's when a look first finds it, by its header alone (entries are
+mapped, so that their columns stay unread). What is applied is forgotten. So a look costs one failed open where nothing is new, and
+50 us for each entry that others appended since the last.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from upwell.errors import Corrupt, NotFound
+from upwell.log.entry import Mutation
+from upwell.log.reader import LogReader
+
+#: A look reads no more entries than this, which takes half a second: the next goes on from there.
+ENTRIES_READ_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacklogSize:
+    """How long a backlog is."""
+
+    mutations: int = 0
+    nbytes: int = 0
+    #: The same of what was applied since this process began to count.
+    applied_mutations: int = 0
+    applied_nbytes: int = 0
+    #: Is everything in the log counted? If not, the backlog is longer than this.
+    is_whole: bool = True
+
+
+class Backlog:
+    """Counts the backlog of one index. Safe to share between threads."""
+
+    def __init__(self, log: LogReader, row_bytes: int) -> None:
+        self._log = log
+        #: What a row of an entry is taken to have whose writer did not yet say.
+        self._row_bytes = row_bytes
+        #: Held for the length of a look, so that no entry is read twice.
+        self._looking = threading.Lock()
+        #: Every entry up to here is counted, or applied. Guarded by ``_looking``.
+        self._counted_through = 0
+        #: Held for moments only: an event loop may wait for it. It guards everything below.
+        self._lock = threading.Lock()
+        #: (mutations, bytes) of each entry by its position. Our own may lie behind others that are not counted yet.
+        self._entries: dict[int, tuple[int, int]] = {}
+        self._applied_through = 0
+        self._size = BacklogSize()
+
+    @property
+    def size(self) -> BacklogSize:
+        """What is counted so far, without looking."""
+        return self._size
+
+    def appended(self, position: int, mutations: Iterable[Mutation]) -> None:
+        """Count an entry that this process appended. Never waits for the store."""
+        self._count(position, self._numbers(mutations))
+
+    def look(self, applied_through: int) -> BacklogSize:
+        """Forget what is applied by now, and count what others appended."""
+        with self._looking:
+            self._forget(applied_through)
+            self._counted_through = max(self._counted_through, applied_through)
+            for position in range(self._counted_through + 1, self._counted_through + 1 + ENTRIES_READ_MAX):
+                if position not in self._entries:
+                    numbers = self._read(position)
+                    if numbers is None:
+                        return self._looked(is_whole=True)
+                    self._count(position, numbers)
+                self._counted_through = position
+            return self._looked(is_whole=False)
+
+    def _read(self, position: int) -> tuple[int, int] | None:
+        """The numbers of an entry; None if there is none."""
+        try:
+            return self._numbers(self._log.read(position).mutations)
+        except NotFound:
+            # Not written yet, or (if we slept) applied and swept meanwhile: then the next look begins behind it.
+            return None
+        except Corrupt:
+            # It is the workers' to complain of, and no reason to refuse what comes after it.
+            return 1, 0
+
+    def _numbers(self, mutations: Iterable[Mutation]) -> tuple[int, int]:
+        sizes = [one.nbytes or one.rows * self._row_bytes for one in mutations]
+        return len(sizes), sum(sizes)
+
+    def _count(self, position: int, numbers: tuple[int, int]) -> None:
+        with self._lock:
+            # A look may have found our own entry before we were told of it, and a worker may have been quicker than both.
+            if position in self._entries or position <= self._applied_through:
+                return
+            self._entries[position] = numbers
+            self._size = replace(
+                self._size,
+                mutations=self._size.mutations + numbers[0],
+                nbytes=self._size.nbytes + numbers[1],
+            )
+
+    def _forget(self, applied_through: int) -> None:
+        with self._lock:
+            if applied_through <= self._applied_through:
+                return
+            self._applied_through = applied_through
+            gone = [position for position in self._entries if position <= applied_through]
+            numbers = [self._entries.pop(position) for position in gone]
+            mutations = sum(one for one, _ in numbers)
+            nbytes = sum(one for _, one in numbers)
+            self._size = replace(
+                self._size,
+                mutations=self._size.mutations - mutations,
+                nbytes=self._size.nbytes - nbytes,
+                applied_mutations=self._size.applied_mutations + mutations,
+                applied_nbytes=self._size.applied_nbytes + nbytes,
+            )
+
+    def _looked(self, *, is_whole: bool) -> BacklogSize:
+        with self._lock:
+            self._size = replace(self._size, is_whole=is_whole)
+            return self._size

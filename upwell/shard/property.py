@@ -1,0 +1,168 @@
+"""One property of many rows as typed columns, so that a filter is a few vectorised comparisons and parses no JSON.
+
+Strings are numbers into a sorted dictionary: equality is one comparison of integers, and a range of strings a range of numbers. They
+are ordered by their UTF-8 bytes, which is the order of their code points. Numbers are doubles, as JSON's are to most who read it;
+integers beyond 2^53 are as good as their nearest double here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+
+from upwell.columns import decode_batch, encode_batch
+from upwell.properties import ABSENT, PropertyType, value_at
+from upwell.shard.deletions import Mask
+
+
+class ValueKind(IntEnum):
+    """What a row has at a property. Numbers are on disk: never reuse one."""
+
+    ABSENT = 0
+    NULL = 1
+    FALSE = 2
+    TRUE = 3
+    NUMBER = 4
+    STRING = 5
+    #: An array or an object: no filter compares these.
+    OTHER = 6
+
+
+Kinds = npt.NDArray[np.uint8]
+
+#: The kinds of values that an index of a type covers.
+COVERED = {
+    PropertyType.STRING: (ValueKind.NULL, ValueKind.STRING),
+    PropertyType.NUMBER: (ValueKind.NULL, ValueKind.NUMBER),
+    PropertyType.BOOLEAN: (ValueKind.NULL, ValueKind.FALSE, ValueKind.TRUE),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PropertyColumn:
+    """A property's values, one per row.
+
+    ``kinds``    uint8 (rows,): ValueKind
+    ``numbers``  float64 (rows,), meaningless where the kind is not NUMBER; None if no row has one
+    ``codes``    int32 (rows,): places in ``words``, meaningless where the kind is not STRING; None if no row has one
+    ``words``    Arrow utf8, ascending by bytes, each once; None if no row has one
+    """
+
+    kinds: Kinds
+    numbers: npt.NDArray[np.float64] | None = None
+    codes: npt.NDArray[np.int32] | None = None
+    words: pa.Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    @property
+    def nbytes(self) -> int:
+        """Roughly what it takes in memory."""
+        arrays = (self.kinds, self.numbers, self.codes, self.words)
+        return sum(int(array.nbytes) for array in arrays if array is not None)
+
+    @cached_property
+    def present_kinds(self) -> frozenset[int]:
+        """The kinds that occur."""
+        return frozenset(np.flatnonzero(np.bincount(self.kinds, minlength=len(ValueKind))).tolist())
+
+    def is_kind(self, *kinds: ValueKind) -> Mask:
+        """Which rows have a value of one of these kinds."""
+        there = [kind for kind in kinds if kind in self.present_kinds]
+        if not there:
+            return np.zeros(len(self), dtype=bool)
+        if len(there) == 1:
+            return np.asarray(self.kinds == there[0])
+        return np.asarray(np.isin(self.kinds, there))
+
+    def place_of(self, word: str, *, after: bool = False) -> int:
+        """Where ``word`` is among the words or would be; with ``after``, the place past it."""
+        assert self.words is not None
+        low, high, wanted = 0, len(self.words), word.encode()
+        while low < high:
+            middle = (low + high) // 2
+            here = self.words[middle].as_py().encode()
+            if here < wanted or (after and here == wanted):
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def covered_by(self, kind: PropertyType, since: Mask | None = None) -> PropertyColumn:
+        """The column as an index sees it: values of another type, and rows that are not in ``since``, are absent."""
+        seen = self.is_kind(*COVERED[kind])
+        if since is not None:
+            seen &= since
+        kinds = np.where(seen, self.kinds, np.uint8(ValueKind.ABSENT))
+        return PropertyColumn(kinds, self.numbers, self.codes, self.words)
+
+
+def column_of(metadata: pa.Array | None, rows: int, path: str) -> PropertyColumn:
+    """The property at ``path`` of rows with this metadata: Arrow ``binary`` holding JSON objects, with nulls, or None."""
+    if metadata is None:
+        return PropertyColumn(np.zeros(rows, np.uint8))
+    values = (ABSENT if text is None else value_at(orjson.loads(text), path) for text in metadata.to_pylist())
+    return column_from(list(values))
+
+
+def column_from(values: Sequence[Any]) -> PropertyColumn:
+    """A column of decoded JSON values; ABSENT where a row has none."""
+    kinds = np.fromiter(map(_kind, values), np.uint8, len(values))
+    numbers = codes = words = None
+    places = np.flatnonzero(kinds == ValueKind.NUMBER)
+    if len(places):
+        numbers = np.zeros(len(values), np.float64)
+        numbers[places] = [float(values[place]) for place in places.tolist()]
+    places = np.flatnonzero(kinds == ValueKind.STRING)
+    if len(places):
+        texts = [values[place] for place in places.tolist()]
+        # Python orders strings by code points, which is the order of their UTF-8.
+        distinct = sorted(set(texts))
+        number = {word: code for code, word in enumerate(distinct)}
+        codes = np.zeros(len(values), np.int32)
+        codes[places] = [number[text] for text in texts]
+        words = pa.array(distinct, pa.utf8())
+    return PropertyColumn(kinds, numbers, codes, words)
+
+
+def _kind(value: Any) -> ValueKind:
+    if value is ABSENT:
+        return ValueKind.ABSENT
+    if isinstance(value, str):
+        return ValueKind.STRING
+    if isinstance(value, bool):
+        return ValueKind.TRUE if value else ValueKind.FALSE
+    if isinstance(value, int | float):
+        return ValueKind.NUMBER
+    return ValueKind.NULL if value is None else ValueKind.OTHER
+
+
+def encode_property(column: PropertyColumn) -> pa.Buffer:
+    """A column's bytes."""
+    arrays: dict[str, pa.Array] = {"kind": pa.array(column.kinds)}
+    if column.numbers is not None:
+        arrays["number"] = pa.array(column.numbers)
+    if column.codes is not None:
+        arrays["string"] = pa.DictionaryArray.from_arrays(pa.array(column.codes), column.words)
+    return encode_batch(arrays)
+
+
+def decode_property(data: memoryview) -> PropertyColumn:
+    """The column over ``data``, not copied. Raises Corrupt."""
+    arrays = decode_batch(data, "a property")
+    number, string = arrays.get("number"), arrays.get("string")
+    return PropertyColumn(
+        arrays["kind"].to_numpy(),
+        None if number is None else number.to_numpy(),
+        None if string is None else string.indices.to_numpy(),
+        None if string is None else string.dictionary,
+    )
