@@ -7,17 +7,19 @@ appends in another, searches in a third, so that a long search never keeps an up
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import structlog
 from aiohttp import web
 
+from ingest.admission import Admission
 from ingest.body import Rules
 from ingest.metrics import Metrics
 from ingest.parsing import Parsers, Upload
+from ingest.rates import TokenRates
 from ingest.waiting import Visibility
 from upwell.catalog.names import NewIndex
 from upwell.catalog.record import IndexRecord
@@ -25,10 +27,11 @@ from upwell.catalog.tokens import Grant
 from upwell.changeset import Changeset, Operation
 from upwell.doorbell.bell import Bell
 from upwell.engine import Engine, Index
-from upwell.errors import Unavailable, UpwellError
+from upwell.errors import KeyReused, Unavailable, UpwellError
 from upwell.log.appender import Appender
-from upwell.log.entry import Mutation, PreparedMutation, prepare
+from upwell.log.entry import Mutation, PreparedMutation, prepare, request_of
 from upwell.log.receipt import Receipt, mint, parse
+from upwell.log.request import Request, Settled
 from upwell.outcome import Outcome
 from upwell.shard.view import View
 
@@ -38,16 +41,23 @@ log = structlog.get_logger()
 #: Threads for looks at the store and for appends: they wait for the disk, so there may be more than cores.
 STORE_THREADS = 8
 HOUSEKEEPING_S = 30.0
-#: An index that keeps up is believed to for so long.
-ADMITTED_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A mutation that is durable: acknowledged from here on."""
+    """A mutation that is durable: acknowledged from here on. ``replayed``: the request was sent before, and this is what it became."""
 
     mutation_id: str
     receipt: Receipt
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sends a mutation: the identity of a token, and the key that it gave the request, if it may send it again."""
+
+    by: str
+    key: str | None = None
 
 
 class Operations:
@@ -59,8 +69,8 @@ class Operations:
         self.visibility = visibility
         self.metrics = metrics
         self._appenders: dict[str, Appender] = {}
-        #: When each index was last seen to keep up: monotonic seconds.
-        self._admitted_at: dict[str, float] = {}
+        self._rates = TokenRates(engine.settings.token_rate, engine.clock)
+        self._admission = Admission(engine.settings, engine.clock, self.look)
         self._store_pool = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
         self._parsers = Parsers(engine.settings.parse_processes)
         self._query_pool = ThreadPoolExecutor(engine.settings.query_threads, thread_name_prefix="query")
@@ -72,10 +82,11 @@ class Operations:
     # Tokens and the catalog.
 
     async def grant_of(self, token: str) -> Grant:
-        """What a token allows. Raises Unauthenticated."""
-        if self.engine.tokens.is_admin_token(token):
-            return self.engine.tokens.admin
-        return await self.look(self.engine.tokens.grant_of, token)
+        """What a token allows. Raises Unauthenticated, or TooOften: each call counts as a request of the token's."""
+        tokens = self.engine.tokens
+        grant = tokens.admin if tokens.is_admin_token(token) else await self.look(tokens.grant_of, token)
+        self._rates.count(grant)
+        return grant
 
     async def create_index(self, account: str, new: NewIndex) -> IndexRecord:
         """Make an index. Raises Exists."""
@@ -105,8 +116,19 @@ class Operations:
         request: web.Request,
         operation: Operation,
         rules: Rules,
+        sender: Sender,
     ) -> tuple[Accepted, Mutation]:
-        """Read an upload, make it durable, and ring. Raises InvalidLine, TooLarge, Invalid or Unavailable."""
+        """Read an upload, make it durable, and ring. Raises InvalidLine, TooLarge, Invalid, KeyReused or Unavailable."""
+        prepared = await self._read_upload(request, operation, rules)
+        return await self._append(index, prepared, sender), prepared.mutation
+
+    async def rehearse(self, request: web.Request, operation: Operation, rules: Rules) -> Mutation:
+        """Read an upload, and do nothing with it. Raises InvalidLine, TooLarge or Invalid."""
+        return (await self._read_upload(request, operation, rules)).mutation
+
+    async def _read_upload(
+        self, request: web.Request, operation: Operation, rules: Rules
+    ) -> PreparedMutation:
         how = Upload(
             operation=operation,
             content_type=request.headers.get("Content-Type"),
@@ -114,36 +136,49 @@ class Operations:
             rules=rules,
             accepted_at=self.engine.clock.now(),
         )
-        prepared = await self._parsers.upload(request, how)
-        return await self._append(index, prepared), prepared.mutation
+        return await self._parsers.upload(request, how)
 
-    async def admit(self, index: Index) -> None:
-        """Before an upload is read: raises Behind if its index has more segments than compaction keeps up with."""
-        now = self.engine.clock.monotonic()
-        if now - self._admitted_at.get(index.record.id, -ADMITTED_S) >= ADMITTED_S:
-            await self.look(index.check_segments)
-            self._admitted_at[index.record.id] = now
+    async def admit(self, index: Index, *, adds_rows: bool = False) -> None:
+        """Before the body of a write is read: raises Behind if its index waits with too much already. See Admission."""
+        await self._admission.check(index, adds_rows=adds_rows)
 
-    async def append(self, index: Index, changeset: Changeset) -> Accepted:
-        """Make a mutation durable, ring for the workers, and return its id. Raises Unavailable."""
+    async def append(self, index: Index, changeset: Changeset, sender: Sender) -> Accepted:
+        """Make a mutation durable, ring for the workers, and return its id. Raises KeyReused or Unavailable."""
         accepted_at = self.engine.clock.now()
-        return await self._append(index, await self.parse(lambda: prepare(changeset, accepted_at)))
+        return await self._append(index, await self.parse(lambda: prepare(changeset, accepted_at)), sender)
 
-    async def _append(self, index: Index, prepared: PreparedMutation) -> Accepted:
-        receipt = await self._appender(index).append(prepared)
-        mutation = prepared.mutation
+    async def _append(self, index: Index, prepared: PreparedMutation, sender: Sender) -> Accepted:
+        request = None
+        if sender.key is not None:
+            request = await self.look(request_of, prepared, sender.by, sender.key)
+            settled = await self.look(index.requests.find, request.name)
+            if settled is not None:
+                return _replayed(index, request, settled)
+        mutation = replace(prepared.mutation, by=sender.by, request=request)
+        receipt = await self._appender(index).append(
+            PreparedMutation(mutation=mutation, columns=prepared.columns)
+        )
+        if request is not None:
+            settled = await self.look(index.requests.settle, request, receipt)
+            if settled.receipt != receipt:
+                # The same request came twice at once. What we appended is left out by whoever applies it.
+                return _replayed(index, request, settled)
         self.metrics.mutations.labels(mutation.operation).inc()
         self.metrics.rows.labels(mutation.operation).inc(mutation.rows)
         return Accepted(mint(index.record.receipt_key, receipt), receipt)
 
     def _appender(self, index: Index) -> Appender:
+        def appended(position: int, entry: Sequence[PreparedMutation]) -> None:
+            self.bell.ring(index.record.id)
+            index.backlog.appended(position, [one.mutation for one in entry])
+
         appender = self._appenders.get(index.record.id)
         if appender is None:
             appender = self._appenders[index.record.id] = Appender(
                 index.log_writer(),
                 self._store_pool,
                 batch_vectors_max=self.engine.settings.batch_vectors_max,
-                on_appended=lambda _position: self.bell.ring(index.record.id),
+                on_appended=appended,
             )
         return appender
 
@@ -182,13 +217,14 @@ class Operations:
         """For as long as the front end lives: let go of indexes that were deleted, here or elsewhere."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
+            self._rates.forget_idle()
             try:
                 dead = await self.look(self.engine.forget_dead)
             except UpwellError as error:
                 log.warning("housekeeping put off", error=str(error))
                 continue
             for index_id in dead:
-                self._admitted_at.pop(index_id, None)
+                self._admission.forget(index_id)
                 appender = self._appenders.get(index_id)
                 if appender is not None and appender.idle:
                     del self._appenders[index_id]
@@ -199,3 +235,9 @@ class Operations:
         await self._parsers.close()
         for pool in (self._query_pool, self._store_pool):
             await asyncio.to_thread(pool.shutdown, wait=True)
+
+
+def _replayed(index: Index, request: Request, settled: Settled) -> Accepted:
+    if settled.digest != request.digest:
+        raise KeyReused("the Idempotency-Key was used for another request; use a new key for a new request")
+    return Accepted(mint(index.record.receipt_key, settled.receipt), settled.receipt, replayed=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from http import HTTPStatus
 
 from upwell.errors import (
@@ -12,6 +13,7 @@ from upwell.errors import (
     Forbidden,
     Gone,
     Invalid,
+    KeyReused,
     NotFound,
     TooLarge,
     Unauthenticated,
@@ -22,6 +24,7 @@ from upwell.errors import (
 #: First match wins, so subclasses come before their parents.
 STATUSES: tuple[tuple[type[UpwellError], HTTPStatus], ...] = (
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (KeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Invalid, HTTPStatus.BAD_REQUEST),
     (Gone, HTTPStatus.GONE),
     (NotFound, HTTPStatus.NOT_FOUND),
@@ -36,10 +39,18 @@ STATUSES: tuple[tuple[type[UpwellError], HTTPStatus], ...] = (
     (UpwellError, HTTPStatus.INTERNAL_SERVER_ERROR),
 )
 
-#: Seconds after which a client that got one of these should try again.
-RETRY_AFTER_S = {HTTPStatus.SERVICE_UNAVAILABLE: 1, HTTPStatus.TOO_MANY_REQUESTS: 5}
+#: Seconds after which a client that got one of these should try again, unless the error itself knows better.
+RETRY_AFTER_S = {HTTPStatus.SERVICE_UNAVAILABLE: 1.0, HTTPStatus.TOO_MANY_REQUESTS: 5.0}
 
 
 def status_of(error: UpwellError) -> HTTPStatus:
     """The HTTP status of an error."""
     return next(status for kind, status in STATUSES if isinstance(error, kind))
+
+
+def retry_after(error: UpwellError) -> dict[str, str]:
+    """The header that says when to try again: whole seconds, rounded up; none where that would be of no use."""
+    wait_s = RETRY_AFTER_S.get(status_of(error))
+    if isinstance(error, Behind) and error.retry_after_s is not None:
+        wait_s = error.retry_after_s
+    return {} if wait_s is None else {"Retry-After": str(max(1, math.ceil(wait_s)))}

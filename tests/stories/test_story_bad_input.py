@@ -191,13 +191,13 @@ JSON_BODIES = [
     ("query", b'{"vector":[1,2,3],"returnMetadata":"some"}', 400, 40026, "returnMetadata"),
     ("query", b'{"vectorId":"nobody"}', 400, 50404, "nobody"),
     ("query", b'{"vector":[1,2,3],"after":"nonsense"}', 404, 50404, "mutation"),
-    ("query", b'{"vector":[1,2,3],"filter":{"a":1}}', 400, 50400, "filter"),
+    ("query", b'{"vector":[1,2,3],"filter":{}}', 400, 50400, "filter: expected an object that is not empty"),
     ("get_by_ids", b"{}", 400, 40026, "ids"),
     ("get_by_ids", b'{"ids":[]}', 400, 40026, "at least one"),
     ("get_by_ids", b'{"ids":[1.5]}', 400, 40026, "ids[0]"),
     ("delete_by_ids", b'{"ids":"a"}', 400, 40026, "ids"),
     ("delete_by_ids", b'{"ids":["a",""]}', 400, 40026, "ids[1]"),
-    ("delete_by_ids", json.dumps({"ids": [LONG]}).encode(), 400, 40026, "max is 64 bytes, got 65 bytes"),
+    ("delete_by_ids", json.dumps({"ids": [LONG]}).encode(), 400, 40008, "max is 64 bytes, got 65 bytes"),
     ("upsert?unparsable-behavior=perhaps", GOOD, 400, 50400, "perhaps"),
 ]
 

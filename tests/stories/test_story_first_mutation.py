@@ -130,6 +130,7 @@ def test_a_deleted_index_is_gone_and_its_name_can_be_used_again(index: Index) ->
     assert index.get("/info").result == {
         "dimensions": 4,
         "vectorCount": 0,
+        "backlog": {"mutations": 0, "bytes": 0},
         "compaction": {"pending": 0, "unindexed": 0, "segments": 0, "writeAmplification": None},
     }
     assert index.create(4).error[:2] == (400, 3002)

@@ -10,16 +10,19 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from ingest.body import inflate
+from ingest.body.precise import BYTE_ORDER_MARK
 from ingest.doors.cloudflare.errors import BODY_UNPARSABLE, NO_ROUTE, CloudflareError
 from ingest.keys import OPERATIONS
 from ingest.operations import Operations
 from ingest.requests import bearer_token, read_body
-from upwell.catalog.tokens import Access
+from upwell.catalog.tokens import Access, Grant
 from upwell.engine import Index
 from upwell.errors import Invalid
 
 M = TypeVar("M", bound=BaseModel)
 
+#: What the request's token allows, once it is known.
+GRANT = web.RequestKey("grant", Grant)
 ACCOUNT = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
@@ -39,7 +42,13 @@ async def authorised(request: web.Request, access: Access) -> str:
         message = f"Could not route to {request.path}, perhaps your object identifier is invalid?"
         raise CloudflareError(404, NO_ROUTE, message)
     grant.check(access, account, request.match_info.get("index"))
+    request[GRANT] = grant
     return account
+
+
+def grant_of(request: web.Request) -> Grant:
+    """What the token of an authorised request allows."""
+    return request[GRANT]
 
 
 async def authorised_index(request: web.Request, access: Access) -> Index:
@@ -60,7 +69,7 @@ async def json_body(request: web.Request, model: type[M]) -> M:
 def parse_json(body: bytes | bytearray | memoryview, model: type[M]) -> M:
     """``body`` as ``model``. Raises a 400 that names the field and what was expected."""
     try:
-        return model.model_validate(orjson.loads(body))
+        return model.model_validate(orjson.loads(bytes(body).removeprefix(BYTE_ORDER_MARK)))
     except orjson.JSONDecodeError as error:
         raise unparsable(str(error)) from None
     except ValidationError as error:

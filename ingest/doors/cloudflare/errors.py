@@ -7,14 +7,15 @@ so that it cannot be taken for one of Cloudflare's.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 
 import structlog
 from aiohttp import web
 
 from ingest.doors.cloudflare.envelope import failure
-from ingest.problems import RETRY_AFTER_S, status_of
+from ingest.problems import retry_after, status_of
+from ingest.unread import demand_known_expectation
 from upwell.errors import (
+    Behind,
     Exists,
     Forbidden,
     Gone,
@@ -44,9 +45,13 @@ IDS = 40007
 ID_TOO_LONG = 40008
 TOP_K = 40025
 BODY_UNPARSABLE = 40026
+TOO_MANY_REQUESTS = 40041
+CURSOR = 40052
+#: Of a message, not an error.
+UNINDEXED_FILTER = OWN_CODES + 10
 
 #: The code of each reason to refuse a line. Those not listed are lines "not in the expected format".
-LINE_CODES = {
+LINE_CODES: dict[object, int] = {
     Reason.ID_TOO_LONG: ID_TOO_LONG,
     Reason.NAMESPACE_TOO_LONG: 40009,
     Reason.WRONG_DIMENSIONS: 40012,
@@ -69,13 +74,14 @@ class CloudflareError(UpwellError):
 def line_error(problem: LineProblem) -> tuple[int, str]:
     """The code and message of a line that cannot be accepted: Cloudflare's words, then line, field and reason."""
     code = LINE_CODES.get(problem.reason, LINE_UNEXPECTED_FORMAT)
+    joined = "; "
     match problem.reason:
         case Reason.ID_TOO_LONG:
             begins = "id too long"
         case Reason.NAMESPACE_TOO_LONG:
             begins = "namespace too long"
         case Reason.WRONG_DIMENSIONS:
-            begins = f'invalid vector for id="{problem.id or ""}"'
+            begins, joined = f'invalid vector for id="{problem.id or ""}"', ", "
         case Reason.METADATA_TOO_LARGE:
             begins = f'oversized metadata for vector id="{problem.id or ""}"'
         case Reason.METADATA_KEY:
@@ -86,7 +92,7 @@ def line_error(problem: LineProblem) -> tuple[int, str]:
                 f"failed to parse upsert vectors request in ndjson format: {line} was not expected format"
             )
     where = f"line {problem.line}" + (f", {problem.field}" if problem.field else "")
-    return code, f"{begins}; {problem.detail} ({where})"
+    return code, f"{begins}{joined}{problem.detail} ({where})"
 
 
 def describe(error: UpwellError) -> tuple[int, int, str]:
@@ -109,6 +115,8 @@ def describe(error: UpwellError) -> tuple[int, int, str]:
         return status, code, f"Authentication {'failed' if missing else 'error'}: {error.detail}"
     if isinstance(error, Forbidden):
         return status, NOT_AUTHORIZED, f"The given token is not authorized for this: {error.detail}"
+    if isinstance(error, Behind):
+        return status, TOO_MANY_REQUESTS, f"Too Many Requests: {error.detail}"
     if isinstance(error, Invalid):
         return status, OWN_CODES + status, error.detail
     return status, OWN_CODES + status, str(error)
@@ -121,6 +129,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def errors_in_envelopes(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error leaves as an envelope; what nobody foresaw leaves as a 500 that tells nothing, and is logged."""
     try:
+        demand_known_expectation(request)
         return await handler(request)
     except UpwellError as error:
         status, code, message = describe(error)
@@ -128,8 +137,7 @@ async def errors_in_envelopes(request: web.Request, handler: Handler) -> web.Str
             log.error(
                 "request failed", method=request.method, path=request.path, status=status, error=str(error)
             )
-        wait_s = RETRY_AFTER_S.get(HTTPStatus(status))
-        return failure(status, code, message, None if wait_s is None else {"Retry-After": str(wait_s)})
+        return failure(status, code, message, retry_after(error))
     except web.HTTPNotFound:
         message = f"Could not route to {request.path}, perhaps your object identifier is invalid?"
         return failure(404, NO_ROUTE, message)
@@ -137,6 +145,8 @@ async def errors_in_envelopes(request: web.Request, handler: Handler) -> web.Str
         allowed = ", ".join(sorted(error.allowed_methods))
         message = f"Method {request.method} not allowed here, only {allowed}"
         return failure(405, METHOD_NOT_ALLOWED, message, {"Allow": allowed})
+    except web.HTTPExpectationFailed as error:
+        return failure(error.status, OWN_CODES + error.status, str(error.text))
     except web.HTTPException:
         raise
     except Exception:

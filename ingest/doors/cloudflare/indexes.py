@@ -6,12 +6,13 @@ import asyncio
 
 from aiohttp import web
 
-from ingest.doors.cloudflare.context import authorised, authorised_index, json_body, operations
+from ingest.doors.cloudflare.context import authorised, authorised_index, grant_of, json_body, operations
 from ingest.doors.cloudflare.envelope import success
 from ingest.doors.cloudflare.errors import OWN_CODES, CloudflareError
 from ingest.doors.cloudflare.models import CreateIndex, index_result, timestamp
 from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
+from upwell.errors import Invalid
 
 
 async def create(request: web.Request) -> web.Response:
@@ -25,6 +26,7 @@ async def create(request: web.Request) -> web.Response:
             OWN_CODES + 400,
             f"vectorize.index.invalid_config - Dimensions must be in range: [1, {settings.dimensions_max}]",
         )
+    await _check_room(request, account)
     record = await operations(request).create_index(
         account,
         NewIndex(
@@ -36,6 +38,14 @@ async def create(request: web.Request) -> web.Response:
         ),
     )
     return success(index_result(record))
+
+
+async def _check_room(request: web.Request, account: str) -> None:
+    """Raise Invalid if an account has as many indexes as it may."""
+    ops = operations(request)
+    most = ops.engine.settings.indexes_max
+    if most is not None and len(await ops.list_indexes(account)) >= most:
+        raise Invalid(f"too many indexes in the account; max is {most}")
 
 
 async def list_all(request: web.Request) -> web.Response:
@@ -59,9 +69,11 @@ async def delete(request: web.Request) -> web.Response:
 async def info(request: web.Request) -> web.Response:
     """``GET …/indexes/{index}/info``: the two ``processedUpTo…`` appear with the first processed mutation."""
     index = await authorised_index(request, Access.READ)
+    load = await asyncio.to_thread(index.load)
     manifest = await asyncio.to_thread(index.head.refresh)
     result: dict[str, object] = {"dimensions": index.record.dimensions, "vectorCount": manifest.vectors}
-    # Beyond Cloudflare's: how far the index is merged, and what that cost.
+    # Beyond Cloudflare's: what waits to be applied, how far the index is merged, and what that cost.
+    result["backlog"] = {"mutations": load.backlog.mutations, "bytes": load.backlog.nbytes}
     amplification = manifest.totals.write_amplification
     result["compaction"] = {
         "pending": len(await asyncio.to_thread(index.compactor.due)),
@@ -69,7 +81,7 @@ async def info(request: web.Request) -> web.Response:
         "segments": sum(len(shard.segments) for shard in manifest.shards),
         "writeAmplification": None if amplification is None else round(amplification, 3),
     }
-    newest = index.outcomes.last_applied(manifest)
+    newest = index.outcomes.last_applied(manifest, grant_of(request).id)
     if newest is not None:
         result["processedUpToDatetime"] = timestamp(manifest.committed_at)
         result["processedUpToMutation"] = newest

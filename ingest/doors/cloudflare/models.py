@@ -6,15 +6,28 @@ where a mistake would go unnoticed.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
+from ingest.body.precise import FLOAT32_END
+from ingest.doors.cloudflare.filters import FILTER_SCHEMA
 from upwell.catalog.record import IndexRecord
-from upwell.outcome import Outcome, State
+from upwell.properties import PropertyType
 from upwell.shard.metric import Metric
+from upwell.status import MutationStatus as MutationStatus  # noqa: PLC0414  results of this door too
+from upwell.status import Shown
+from upwell.status import mutation_status as mutation_status  # noqa: PLC0414
+from upwell.status import timestamp as timestamp  # noqa: PLC0414
 
 INDEX_NAME_PATTERN = r"^[a-z]+[a-z0-9_-]*[a-z0-9]+$"
 INDEX_NAME_BYTES_MAX = 64
@@ -31,28 +44,51 @@ class Request(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
 
-class Result(BaseModel):
+class Result(Shown):
     """What goes into an envelope's ``result``."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON-able Python, with the keys that clients expect."""
-        return self.model_dump(mode="json", by_alias=True)
+#: Embedding models by which an index may be described, and their dimensions. Which metric Cloudflare takes for each is not
+#: documented; all of these are trained for, and documented with, the cosine.
+PRESETS = {
+    "@cf/baai/bge-small-en-v1.5": 384,
+    "@cf/baai/bge-base-en-v1.5": 768,
+    "@cf/baai/bge-large-en-v1.5": 1024,
+    "openai/text-embedding-ada-002": 1536,
+    "cohere/embed-multilingual-v2.0": 768,
+}
 
 
 class IndexConfig(Request):
-    """Dimensions and metric. Presets come with the rest of this door."""
+    """Dimensions and metric."""
 
     dimensions: Annotated[int, Field(ge=1, strict=True)]
     metric: Metric
+
+
+class PresetConfig(Request):
+    """The name of an embedding model stands for both."""
+
+    preset: Annotated[str, Field(json_schema_extra={"enum": list(PRESETS)})]
+
+
+def _resolved(config: object) -> object:
+    """A config with its preset resolved, if it has one."""
+    if not isinstance(config, dict) or "preset" not in config:
+        return config
+    dimensions = PRESETS.get(config["preset"]) if isinstance(config["preset"], str) else None
+    if dimensions is None:
+        raise ValueError(f"unknown preset, expected one of {', '.join(PRESETS)}")
+    return {"dimensions": dimensions, "metric": Metric.COSINE}
 
 
 class CreateIndex(Request):
     """Body of create. ``shards`` is Upwell's own."""
 
     name: Annotated[str, Field(pattern=INDEX_NAME_PATTERN, max_length=INDEX_NAME_BYTES_MAX)]
-    config: IndexConfig
+    config: Annotated[
+        IndexConfig, BeforeValidator(_resolved, json_schema_input_type=IndexConfig | PresetConfig)
+    ]
     description: str | None = Field(None, max_length=1024)
     shards: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
 
@@ -63,18 +99,38 @@ def _lenient_return_metadata(value: object) -> object:
     return "none" if value is None else value
 
 
+#: That a number is not too large for a float32 is seen later, for all at once.
+_Number = Annotated[
+    float,
+    Field(strict=True, json_schema_extra={"exclusiveMinimum": -FLOAT32_END, "exclusiveMaximum": FLOAT32_END}),
+]
+
+
+def _asks_by(key: str) -> dict[str, Any]:
+    """For the API description: this key has a value, and so the other has none."""
+    properties = {name: {"type": "null"} for name in ("vector", "vectorId") if name != key}
+    return {"required": [key], "properties": {key: {"not": {"type": "null"}}} | properties}
+
+
 class Query(Request):
     """Body of query: exactly one of ``vector`` and ``vectorId``. ``after`` is Upwell's own."""
 
-    vector: list[float] | None = None
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_asks_by("vector"), _asks_by("vectorId")]})
+
+    #: At the first that is no number the rest is not looked at: a list of all mistakes may be a thousand times the body.
+    vector: Annotated[list[_Number], Field(fail_fast=True)] | None = None
     vector_id: str | None = None
-    top_k: Annotated[int, Field(ge=1)] = TOP_K_DEFAULT
-    return_values: bool = False
+    #: Whether it is too large depends on what else is asked for, and is told in Cloudflare's words.
+    top_k: Annotated[int, Field(ge=1, strict=True, json_schema_extra={"maximum": TOP_K_MAX})] = TOP_K_DEFAULT
+    return_values: Annotated[bool, Field(strict=True)] = False
     return_metadata: Annotated[
-        Literal["none", "indexed", "all"], BeforeValidator(_lenient_return_metadata)
+        Literal["none", "indexed", "all"],
+        BeforeValidator(
+            _lenient_return_metadata, json_schema_input_type=Literal["none", "indexed", "all"] | bool | None
+        ),
     ] = "none"
     namespace: str | None = None
-    filter: dict[str, Any] | None = None
+    filter: Annotated[dict[str, Any], WithJsonSchema(FILTER_SCHEMA)] | None = None
     #: A mutationId that this query must reflect.
     after: str | None = None
 
@@ -85,16 +141,38 @@ class Query(Request):
         return self
 
 
+PROPERTY_CHARACTERS_MAX = 512
+
+PropertyName = Annotated[
+    str,
+    Field(
+        max_length=PROPERTY_CHARACTERS_MAX,
+        # Keys joined by dots, none of them empty, with " or | in it, or beginning with $: what a filter can ask for.
+        pattern=r'^[^$."|][^."|]*(\.[^$."|][^."|]*)*$',
+        # langchain-cloudflare 0.4.3 says property where it deletes.
+        validation_alias=AliasChoices("propertyName", "property"),
+    ),
+]
+
+
+class CreateMetadataIndex(Request):
+    """Body of metadata_index/create."""
+
+    property_name: PropertyName
+    index_type: PropertyType
+
+
+class DeleteMetadataIndex(Request):
+    """Body of metadata_index/delete."""
+
+    property_name: PropertyName
+
+
 class Match(Result):
     """One hit."""
 
     id: str
     score: float
-
-
-def timestamp(when: datetime) -> str:
-    """ISO 8601 in UTC with microseconds and ``Z``, as Cloudflare writes it."""
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def index_result(record: IndexRecord) -> dict[str, Any]:
@@ -109,68 +187,3 @@ def index_result(record: IndexRecord) -> dict[str, Any]:
     if record.description is not None:
         result["description"] = record.description
     return result
-
-
-class Counts(Result):
-    """How many of a mutation's vectors or ids met which fate."""
-
-    received: int
-    inserted: int
-    replaced: int
-    skipped: int
-    updated: int
-    deleted: int
-    discarded: int
-
-
-class DiscardedLine(Result):
-    """A line left out at the client's wish, and why."""
-
-    line: int
-    field: str
-    id: str | None
-    message: str
-
-
-class MutationStatus(Result):
-    """Result of the status endpoint. What is no longer known of an old mutation is null."""
-
-    mutation_id: str
-    operation: str | None
-    state: State
-    position: int
-    visible_through: int
-    accepted_at: str | None
-    visible_at: str | None
-    counts: Counts | None
-    discarded: list[DiscardedLine]
-    error: str | None
-
-
-def mutation_status(outcome: Outcome, applying_through: int | None = None) -> MutationStatus:
-    """A mutation's status; ``applying_through`` is how far a worker is getting just now, if that is known."""
-    state, result = outcome.state, outcome.result
-    if (
-        state is State.QUEUED
-        and applying_through is not None
-        and outcome.receipt.position <= applying_through
-    ):
-        state = State.APPLYING
-    counts = None
-    if result is not None:
-        counts = Counts.model_validate({name: getattr(result, name) for name in Counts.model_fields})
-    return MutationStatus(
-        mutation_id=outcome.mutation_id,
-        operation=result.operation if result else None,
-        state=state,
-        position=outcome.receipt.position,
-        visible_through=outcome.visible_through,
-        accepted_at=timestamp(outcome.accepted_at) if outcome.accepted_at else None,
-        visible_at=timestamp(outcome.visible_at) if outcome.visible_at else None,
-        counts=counts,
-        discarded=[
-            DiscardedLine(line=line["line"], field=line["field"], id=line["id"], message=line["detail"])
-            for line in (result.discarded_lines if result else ())
-        ],
-        error=outcome.error,
-    )

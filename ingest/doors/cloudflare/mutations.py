@@ -36,20 +36,38 @@ async def status(request: web.Request) -> web.Response:
 
 
 async def recent(request: web.Request) -> web.Response:
-    """``GET …/mutations[?limit=N]``: the newest first, as far back as their outcomes are kept."""
+    """``GET …/mutations[?state=][&limit=N][&cursor=]``: the newest first, as far back as their outcomes are kept.
+
+    A page's cursor is the id of its last mutation; there is none after the last page. ``queued`` includes those being applied.
+    """
     index = await authorised_index(request, Access.READ)
-    outcomes = await operations(request).look(index.outcomes.recent, _limit(request))
+    limit, state, cursor = _limit(request), _state(request), request.query.get("cursor")
+    before = parse(index.record.receipt_key, cursor) if cursor else None
+    outcomes = await operations(request).look(index.outcomes.recent, limit + 1, before, state)
+    more, outcomes = len(outcomes) > limit, outcomes[:limit]
     applying_through = None
     if any(outcome.state is State.QUEUED for outcome in outcomes):
         applying_through = await request.config_dict[NOTICES].applying(index.record.id)
-    return success([mutation_status(outcome, applying_through).to_json() for outcome in outcomes])
+    page = [mutation_status(outcome, applying_through).to_json() for outcome in outcomes]
+    return success(page, info={"count": len(page), "cursor": outcomes[-1].mutation_id if more else None})
 
 
 def _limit(request: web.Request) -> int:
     text = request.query.get("limit", str(LISTED_DEFAULT))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= LISTED_MAX):
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= LISTED_MAX):
         raise Invalid(f"limit: expected a number from 1 to {LISTED_MAX}, got {text[:64]!r}")
     return int(text)
+
+
+def _state(request: web.Request) -> State | None:
+    text = request.query.get("state")
+    if text is None:
+        return None
+    try:
+        state = State(text)
+    except ValueError:
+        raise Invalid(f"state: expected one of {', '.join(State)}, got {text[:64]!r}") from None
+    return State.QUEUED if state is State.APPLYING else state
 
 
 async def events(request: web.Request) -> web.StreamResponse:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ingest.doors.cloudflare import indexes, mutations, vectors
+from ingest.doors.cloudflare import (
+    indexes,
+    metadata_indexes,
+    mutations,
+    people,
+    queries,
+    vectors,
+    webhooks,
+)
 from ingest.doors.cloudflare.errors import errors_in_envelopes
+from ingest.unread import read_when_wanted
 
 INDEXES = "/accounts/{account}/vectorize/v2/indexes"
 INDEX = INDEXES + "/{index}"
@@ -14,8 +23,12 @@ INDEX = INDEXES + "/{index}"
 def cloudflare_door() -> web.Application:
     """An application to be mounted at ``/client/v4``."""
     door = web.Application(middlewares=[errors_in_envelopes])
-    door.add_routes(
+    routes = read_when_wanted(
         [
+            web.get("/accounts", people.accounts),
+            web.get("/memberships", people.memberships),
+            web.get("/user", people.user),
+            web.get("/user/tokens/verify", people.verify_token),
             web.post(INDEXES, indexes.create),
             web.get(INDEXES, indexes.list_all),
             web.get(INDEX, indexes.get),
@@ -25,10 +38,18 @@ def cloudflare_door() -> web.Application:
             web.post(INDEX + "/upsert", vectors.upsert),
             web.post(INDEX + "/delete_by_ids", vectors.delete_by_ids),
             web.post(INDEX + "/get_by_ids", vectors.get_by_ids),
-            web.post(INDEX + "/query", vectors.query),
+            web.get(INDEX + "/list", vectors.list_ids),
+            web.post(INDEX + "/query", queries.query),
+            web.post(INDEX + "/metadata_index/create", metadata_indexes.create),
+            web.get(INDEX + "/metadata_index/list", metadata_indexes.list_all),
+            web.post(INDEX + "/metadata_index/delete", metadata_indexes.delete),
             web.get(INDEX + "/mutations", mutations.recent),
             web.get(INDEX + "/mutations/events", mutations.events),
             web.get(INDEX + "/mutations/{mutation}", mutations.status),
+            web.post(INDEX + "/webhooks", webhooks.create),
+            web.get(INDEX + "/webhooks", webhooks.list_all),
+            web.delete(INDEX + "/webhooks/{webhook}", webhooks.delete),
         ]
     )
+    door.add_routes(routes)
     return door

@@ -1,47 +1,27 @@
-"""Routes of vectors: insert, upsert, delete_by_ids, get_by_ids, query."""
+"""Routes of vectors: insert, upsert, delete_by_ids, get_by_ids, list."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import orjson
 import pyarrow as pa
 from aiohttp import web
 
 from ingest.body import Rules, inflate, parse_ids
-from ingest.doors.cloudflare.context import (
-    authorised,
-    authorised_index,
-    operations,
-    parse_json,
-    wait_seconds,
-)
-from ingest.doors.cloudflare.envelope import answer, encode_result, said, success
-from ingest.doors.cloudflare.errors import (
-    BODY_UNPARSABLE,
-    IDS,
-    OWN_CODES,
-    QUERY_DIMENSIONS,
-    TOP_K,
-    CloudflareError,
-    line_error,
-)
-from ingest.doors.cloudflare.models import NAMESPACE_BYTES_MAX, TOP_K_MAX, TOP_K_MAX_FULL, Query
+from ingest.doors.cloudflare.context import authorised_index, operations
+from ingest.doors.cloudflare.envelope import answer, encode_result
+from ingest.doors.cloudflare.errors import BODY_UNPARSABLE, CURSOR, IDS, LINE_CODES, CloudflareError
+from ingest.doors.cloudflare.writes import acknowledge, report, wishes_of
 from ingest.requests import read_body
 from upwell.catalog.tokens import Access
 from upwell.changeset import Changeset, Operation
 from upwell.engine import Index
-from upwell.errors import Invalid
-from upwell.log.entry import Mutation
+from upwell.errors import Gone, Invalid, TooLarge
+from upwell.query.listing import Place, decode_cursor, encode_cursor
 from upwell.query.lookup import Found, lookup
-from upwell.query.search import Match, search
-from upwell.shard.metric import Metric
-from upwell.shard.view import View
 
-#: How long a query with ``after`` waits for its mutation unless it says otherwise.
-AFTER_WAIT_S = 10.0
+LIST_DEFAULT = 100
 
 
 async def insert(request: web.Request) -> web.Response:
@@ -57,16 +37,31 @@ async def upsert(request: web.Request) -> web.Response:
 async def _upload(request: web.Request, operation: Operation) -> web.Response:
     index = await authorised_index(request, Access.WRITE)
     ops = operations(request)
-    await ops.admit(index)
-    settings = ops.engine.settings
+    await ops.admit(index, adds_rows=True)
+    settings, wishes = ops.engine.settings, wishes_of(request)
+    await _check_room(request, index)
     rules = Rules(
         dimensions=index.record.dimensions,
         vectors_max=settings.request_vectors_max,
         bytes_max=settings.request_bytes_max,
-        discard=_unparsable_behavior(request) == "discard",
+        id_bytes_max=settings.id_bytes_max,
+        namespace_bytes_max=settings.namespace_bytes_max,
+        metadata_bytes_max=settings.metadata_bytes_max,
+        discard=wishes.dry_run or _unparsable_behavior(request) == "discard",
     )
-    accepted, mutation = await ops.upload(index, request, operation, rules)
-    return success({"mutationId": accepted.mutation_id}, _discarded(mutation))
+    if wishes.dry_run:
+        mutation = await ops.rehearse(request, operation, rules)
+        return report(mutation.received, mutation)
+    accepted, mutation = await ops.upload(index, request, operation, rules, wishes.sender)
+    return await acknowledge(request, index, accepted, wishes, mutation)
+
+
+async def _check_room(request: web.Request, index: Index) -> None:
+    """Raise Invalid if an index is full. It may be overfilled by what is in its log at the time."""
+    ops = operations(request)
+    most = ops.engine.settings.vectors_max
+    if most is not None and (now := (await ops.look(index.head.refresh)).vectors) >= most:
+        raise Invalid(f"too many vectors in the index; max is {most}, it has {now}")
 
 
 def _unparsable_behavior(request: web.Request) -> Literal["error", "discard"]:
@@ -79,151 +74,43 @@ def _unparsable_behavior(request: web.Request) -> Literal["error", "discard"]:
             raise Invalid(f"unparsable-behavior: expected error or discard, got {other[:64]!r}")
 
 
-def _discarded(mutation: Mutation) -> list[dict[str, Any]]:
-    messages = [said(*line_error(problem)) for problem in mutation.discarded]
-    unnamed = mutation.discarded_count - len(mutation.discarded)
-    if unnamed:
-        messages.append(said(OWN_CODES, f"{unnamed} more lines were discarded"))
-    return messages
-
-
 async def delete_by_ids(request: web.Request) -> web.Response:
     """``POST …/delete_by_ids``; unknown ids are no error."""
     index = await authorised_index(request, Access.WRITE)
-    ids = await _ids(request)
+    await operations(request).admit(index)
+    wishes = wishes_of(request)
+    ids = await _ids(request, operations(request).engine.settings.delete_ids_max)
+    if wishes.dry_run:
+        return report(len(ids))
     changeset = Changeset(operation=Operation.DELETE, ids=pa.array(ids, pa.utf8()), received=len(ids))
-    accepted = await operations(request).append(index, changeset)
-    return success({"mutationId": accepted.mutation_id})
+    accepted = await operations(request).append(index, changeset, wishes.sender)
+    return await acknowledge(request, index, accepted, wishes)
 
 
 async def get_by_ids(request: web.Request) -> web.Response:
     """``POST …/get_by_ids``: an array of those that exist, in the order asked."""
     index = await authorised_index(request, Access.READ)
-    ids = await _ids(request)
+    ids = await _ids(request, operations(request).engine.settings.get_ids_max)
     return answer(await operations(request).read(index, lambda view: _encode_found(lookup(view, ids))))
 
 
-async def _ids(request: web.Request) -> list[str]:
+async def _ids(request: web.Request, ids_max: int | None) -> list[str]:
     ops = operations(request)
-    bytes_max = ops.engine.settings.request_bytes_max
-    body = await read_body(request, bytes_max)
-    encoding = request.headers.get("Content-Encoding")
-    try:
-        return await ops.parse(lambda: parse_ids(inflate(body, encoding, bytes_max)))
-    except Invalid as error:
-        raise CloudflareError(
-            400, IDS if "too many" in error.detail else BODY_UNPARSABLE, error.detail
-        ) from None
-
-
-async def query(request: web.Request) -> web.Response:
-    """``POST …/query``: the closest vectors, best first."""
-    ops = operations(request)
-    account = await authorised(request, Access.READ)
-    name, after = request.match_info["index"], request.query.get("after")
-    bytes_max, recall = ops.engine.settings.request_bytes_max, ops.engine.settings.recall
+    bytes_max, id_bytes_max = ops.engine.settings.request_bytes_max, ops.engine.settings.id_bytes_max
     body = await read_body(request, bytes_max)
     encoding = request.headers.get("Content-Encoding")
 
-    def prepare() -> _Prepared:
-        index = ops.engine.find(account, name)
-        asked = parse_json(inflate(body, encoding, bytes_max), Query)
-        return _Prepared(index, asked, _checked(asked, index), after or asked.after)
+    def parsed() -> list[str]:
+        text = inflate(body, encoding, bytes_max)
+        try:
+            return parse_ids(text, id_bytes_max=id_bytes_max, ids_max=ids_max)
+        except TooLarge as error:
+            raise CloudflareError(400, IDS, error.detail) from None
+        except Invalid as error:
+            code = LINE_CODES.get(error.facts.get("reason"), BODY_UNPARSABLE)
+            raise CloudflareError(400, code, error.detail) from None
 
-    def at_once() -> bytes | _Prepared:
-        # All in one go: changing threads four times takes longer than a search.
-        ready = prepare()
-        return ready if ready.after is not None else ready.run(recall)
-
-    result = await ops.ask(at_once)
-    if isinstance(result, bytes):
-        return answer(result)
-    assert result.after is not None
-    await ops.seen(result.index, result.after, wait_seconds(request, AFTER_WAIT_S))
-    return answer(await ops.ask(lambda: result.run(recall)))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    """A query that may be run. ``vector`` None: that of ``asked.vector_id``; ``after``: a mutation that it must reflect."""
-
-    index: Index
-    asked: Query
-    vector: np.ndarray[tuple[int], np.dtype[np.float32]] | None
-    after: str | None
-
-    def run(self, recall: float) -> bytes:
-        """The encoded answer, from a view that was the newest at some moment after this call began."""
-        return _run_query(self.index.newest.get(), self.asked, self.vector, recall)
-
-
-def _checked(asked: Query, index: Index) -> np.ndarray[tuple[int], np.dtype[np.float32]] | None:
-    """The query vector, if it was given as such. Raises the error that Cloudflare gives for each mistake."""
-    full = asked.return_values or asked.return_metadata == "all"
-    if asked.top_k > (TOP_K_MAX_FULL if full else TOP_K_MAX):
-        says = (
-            f"with returnValues=true or returnMetadata=all, max top K is {TOP_K_MAX_FULL}, but got {asked.top_k}; "
-            f"for a top K up to {TOP_K_MAX}, retry with returnValues=false and returnMetadata=indexed"
-            if full
-            else f"max top K is {TOP_K_MAX}, but got {asked.top_k}"
-        )
-        raise CloudflareError(400, TOP_K, says)
-    if asked.filter:
-        raise Invalid("filter: this version cannot filter by metadata yet; leave it out, or use a namespace")
-    if asked.namespace is not None and len(asked.namespace.encode()) > NAMESPACE_BYTES_MAX:
-        raise Invalid(f"namespace: expected at most {NAMESPACE_BYTES_MAX} bytes")
-    if asked.vector is None:
-        return None
-    if len(asked.vector) != index.record.dimensions:
-        expected, got = index.record.dimensions, len(asked.vector)
-        says = f"invalid query vector, expected {expected} dimensions, and got {got} dimensions"
-        raise CloudflareError(400, QUERY_DIMENSIONS, says)
-    with np.errstate(over="ignore"):
-        vector = np.asarray(asked.vector, dtype=np.float32)
-    if not np.isfinite(vector).all():
-        place = int(np.flatnonzero(~np.isfinite(vector))[0])
-        raise Invalid(f"vector[{place}]: expected a finite float32")
-    return vector
-
-
-def _run_query(
-    view: View, asked: Query, vector: np.ndarray[tuple[int], np.dtype[np.float32]] | None, recall: float
-) -> bytes:
-    if vector is None:
-        assert asked.vector_id is not None
-        found = lookup(view, [asked.vector_id])
-        if not found:
-            raise CloudflareError(
-                400, OWN_CODES + 404, f'vectorId: there is no vector with id "{asked.vector_id}"'
-            )
-        vector = found[0].values
-    matches = search(view, vector, asked.top_k, asked.namespace or None, recall=recall)
-    hits = [_hit(match, view.record.metric, asked) for match in matches]
-    return encode_result({"count": len(hits), "matches": hits})
-
-
-def _hit(match: Match, metric: Metric, asked: Query) -> dict[str, Any]:
-    found = match.found
-    hit: dict[str, Any] = {"id": found.id, "score": score(metric, match.closeness)}
-    if found.namespace is not None:
-        hit["namespace"] = found.namespace
-    if asked.return_values:
-        hit["values"] = found.values
-    # "indexed" returns the properties that have a metadata index, and there are none yet.
-    if asked.return_metadata == "all" and found.metadata is not None:
-        hit["metadata"] = orjson.Fragment(found.metadata)
-    return hit
-
-
-def score(metric: Metric, closeness: float) -> float:
-    """Cloudflare's score: cosine as it is; the Euclidean distance, not squared; the *negative* dot product."""
-    match metric:
-        case Metric.COSINE:
-            return closeness
-        case Metric.EUCLIDEAN:
-            return float(np.sqrt(-closeness))
-        case Metric.DOT_PRODUCT:
-            return -closeness
+    return await ops.parse(parsed)
 
 
 def _encode_found(found: list[Found]) -> bytes:
@@ -237,3 +124,49 @@ def _vector(found: Found) -> dict[str, Any]:
     if found.metadata is not None:
         vector["metadata"] = orjson.Fragment(found.metadata)
     return vector
+
+
+async def list_ids(request: web.Request) -> web.Response:
+    """``GET …/list?count=&cursor=``: ids page by page, as of the moment of the first page."""
+    index = await authorised_index(request, Access.READ)
+    count = _count(request)
+    cursor = request.query.get("cursor")
+    return answer(await operations(request).ask(lambda: _page(index, cursor, count)))
+
+
+def _count(request: web.Request) -> int:
+    most = operations(request).engine.settings.list_page_max
+    text = request.query.get("count")
+    if text is None:
+        return min(LIST_DEFAULT, most)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
+        raise Invalid(f"count: expected a number from 1 to {most}, got {text[:64]!r}")
+    return int(text)
+
+
+def _page(index: Index, cursor: str | None, count: int) -> bytes:
+    pinned, secret = index.pinned, index.record.receipt_key
+    try:
+        place = decode_cursor(secret, cursor) if cursor else pinned.begin()
+    except Invalid:
+        raise CloudflareError(400, CURSOR, "List vectors cursor appears to be corrupted") from None
+    try:
+        page = pinned.page(place, count)
+    except Gone as error:
+        raise CloudflareError(400, CURSOR, f"List vectors cursor has expired: {error.detail}") from None
+    following = page.following
+    return encode_result(
+        {
+            "count": len(page.ids),
+            "totalCount": page.total,
+            "isTruncated": following is not None,
+            "nextCursor": None if following is None else encode_cursor(secret, following),
+            "cursorExpirationTimestamp": None if following is None else _nanoseconds(following),
+            "vectors": [{"id": id} for id in page.ids],
+        }
+    )
+
+
+def _nanoseconds(place: Place) -> str:
+    """As Cloudflare writes this one time: nanoseconds, and an offset instead of Z."""
+    return place.expires_at.strftime("%Y-%m-%dT%H:%M:%S.%f000+00:00")

@@ -1,0 +1,117 @@
+"""What all writes of this door have in common: what a client may wish beside the write, and how it is acknowledged.
+
+``dry-run=true``      check everything, change nothing, and report
+``Prefer: wait=N``    answer once the mutation is visible or failed, after N seconds at the latest (RFC 7240)
+``Idempotency-Key``   the same key and body again is the same mutation; another body under a known key is refused
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from ingest.doors.cloudflare.context import grant_of, operations
+from ingest.doors.cloudflare.envelope import said, success
+from ingest.doors.cloudflare.errors import line_error
+from ingest.operations import Accepted, Sender
+from upwell.engine import Index
+from upwell.errors import Invalid
+from upwell.log.entry import Mutation
+from upwell.outcome import State
+
+KEY_CHARACTERS_MAX = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a client wishes beside a write."""
+
+    sender: Sender
+    dry_run: bool
+    wait_s: float | None
+
+
+def wishes_of(request: web.Request) -> Wishes:
+    """The wishes of an authorised request. Raises Invalid."""
+    return Wishes(Sender(grant_of(request).id, _key(request)), _dry_run(request), _wait_s(request))
+
+
+async def acknowledge(
+    request: web.Request, index: Index, accepted: Accepted, wishes: Wishes, mutation: Mutation | None = None
+) -> web.Response:
+    """The answer to a write that is durable; ``mutation`` has the lines that were left out."""
+    result: dict[str, Any] = {"mutationId": accepted.mutation_id}
+    headers = {}
+    if accepted.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if wishes.wait_s is not None:
+        outcome = await operations(request).outcome(index, accepted.mutation_id, wishes.wait_s)
+        result["state"] = outcome.state
+        if outcome.state is State.FAILED:
+            result["error"] = outcome.error
+        headers["Preference-Applied"] = f"wait={wishes.wait_s:g}"
+    response = success(result, _left_out(mutation) if mutation else ())
+    response.headers.update(headers)
+    return response
+
+
+def report(received: int, mutation: Mutation | None = None) -> web.Response:
+    """The answer to a dry run: what would be accepted, and what is wrong with the rest."""
+    problems = []
+    for problem in mutation.discarded if mutation else ():
+        code, message = line_error(problem)
+        problems.append(
+            {"line": problem.line, "field": problem.field, "id": problem.id, "code": code, "message": message}
+        )
+    count = mutation.discarded_count if mutation else 0
+    result = {
+        "dryRun": True,
+        "valid": count == 0,
+        "received": received,
+        "accepted": received - count,
+        "problemCount": count,
+        "problems": problems,
+    }
+    return success(result)
+
+
+def _left_out(mutation: Mutation) -> list[dict[str, Any]]:
+    """A message for each of the first lines that were left out, and one for all the others."""
+    messages = [said(*line_error(problem)) for problem in mutation.discarded]
+    more = mutation.discarded_count - len(mutation.discarded)
+    if more > 0:
+        code = line_error(mutation.discarded[-1])[0]
+        messages.append(said(code, f"{more} more lines were discarded"))
+    return messages
+
+
+def _key(request: web.Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not 0 < len(key) <= KEY_CHARACTERS_MAX or not key.isascii() or not key.isprintable():
+        raise Invalid(f"Idempotency-Key: expected 1 to {KEY_CHARACTERS_MAX} printable ASCII characters")
+    return key
+
+
+def _dry_run(request: web.Request) -> bool:
+    match request.query.get("dry-run", "false"):
+        case "true":
+            return True
+        case "false":
+            return False
+        case other:
+            raise Invalid(f"dry-run: expected true or false, got {other[:64]!r}")
+
+
+def _wait_s(request: web.Request) -> float | None:
+    """The seconds of ``wait``, as whole and not negative as the RFC has them. Preferences that are not understood are ignored."""
+    for header in request.headers.getall("Prefer", []):
+        for preference in header.split(","):
+            name, _, value = preference.partition(";")[0].partition("=")
+            text = value.strip().strip('"')
+            if name.strip().lower() == "wait" and text.isascii() and text.isdigit():
+                return min(float(text[:9]), operations(request).engine.settings.wait_s_max)
+    return None
