@@ -36,6 +36,9 @@ class ValueKind(IntEnum):
     OTHER = 6
 
 
+#: Rows whose metadata is decoded at a time: all of it at once would take many times its size.
+READ_AT_ONCE = 16_384
+
 Kinds = npt.NDArray[np.uint8]
 
 #: The kinds of values that an index of a type covers.
@@ -106,12 +109,17 @@ class PropertyColumn:
         return PropertyColumn(kinds, self.numbers, self.codes, self.words)
 
 
-def column_of(metadata: pa.Array | None, rows: int, path: str) -> PropertyColumn:
-    """The property at ``path`` of rows with this metadata: Arrow ``binary`` holding JSON objects, with nulls, or None."""
+def columns_of(metadata: pa.Array | None, rows: int, paths: Sequence[str]) -> list[PropertyColumn]:
+    """The properties at ``paths`` of rows with this metadata: Arrow ``binary`` holding JSON objects, with nulls, or None."""
     if metadata is None:
-        return PropertyColumn(np.zeros(rows, np.uint8))
-    values = (ABSENT if text is None else value_at(orjson.loads(text), path) for text in metadata.to_pylist())
-    return column_from(list(values))
+        return [PropertyColumn(np.zeros(rows, np.uint8)) for _ in paths]
+    columns = []
+    for start in range(0, rows, READ_AT_ONCE):
+        piece = metadata.slice(start, READ_AT_ONCE).to_pylist()
+        documents = [None if text is None else orjson.loads(text) for text in piece]
+        columns.append([[value_at(document, path) for document in documents] for path in paths])
+    joined = ([value for piece in columns for value in piece[place]] for place in range(len(paths)))
+    return [column_from(values) for values in joined]
 
 
 def column_from(values: Sequence[Any]) -> PropertyColumn:

@@ -41,7 +41,7 @@ from upwell.shard.ann import Built, Lists, Trust, build, largest, wants_index
 from upwell.shard.blocks import BlockChecked, block_sums, rows_per_block
 from upwell.shard.keys import Hashes, KeyScope, Rows, find_hashes, hash_keys, keys_of
 from upwell.shard.metric import Metric, searchable
-from upwell.shard.property import PropertyColumn, column_of, decode_property, encode_property
+from upwell.shard.property import PropertyColumn, columns_of, decode_property, encode_property
 from upwell.shard.rows import SegmentRows, Written, encode_columns
 from upwell.shard.vectors import CHUNK_BYTES, Vectors
 from upwell.streamed import Part, Streamed, nbytes_of
@@ -96,9 +96,7 @@ def encode_segment(
         ("order", [order.data]),
         ("written", [rows.written.data]),
     ]
-    for path in properties:
-        column = column_of(rows.metadata, len(rows), path)
-        alive()
+    for path, column in zip(properties, columns_of(rows.metadata, len(rows), properties), strict=True):
         sections.append((PROPERTY + path, [encode_property(column)]))
     searched, shared = (
         _flat_sections(rows.vectors, metric) if built is None else _coded_sections(built, rows.vectors)
@@ -216,7 +214,7 @@ class Segment:
             if self.has_column(path):
                 kept = decode_property(self._box.section(PROPERTY + path))
             else:
-                kept = column_of(self.metadata, self.rows, path)
+                (kept,) = columns_of(self.metadata, self.rows, [path])
             self._properties[path] = kept
             while len(self._properties) > PROPERTIES_KEPT:
                 self._properties.popitem(last=False)
