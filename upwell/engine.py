@@ -290,9 +290,12 @@ class Engine:
         return self._dead.collect()
 
     def forget_dead(self) -> set[str]:
-        """Let go of what is open of indexes that lost their name, so that their files can leave the disk; returns which."""
+        """Let go of what is open of indexes that lost their name, and of versions that nobody reads any more, so that their files can
+        leave the disk; returns which indexes."""
         with self._lock:
             opened = list(self._indexes.values())
+        for index in opened:
+            index.pinned.forget_expired()
         dead = {index.record.id for index in opened if not self.catalog.is_live(index.record)}
         with self._lock:
             for index_id in dead:

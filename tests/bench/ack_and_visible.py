@@ -1,6 +1,6 @@
 """Vectors per second, acknowledged and visible, beside the time of the bare parts measured in the same run.
 
-    make bench-ack                 or: python tests/bench/ack_and_visible.py [--vectors N] [--json FILE]
+    make bench-ack                 or: python -m tests.bench.ack_and_visible [--vectors N] [--json FILE]
 
 Bulk: 100,000 × 384 (seeded, clustered, unit length, with metadata) in bodies of 5,000 lines, one connection, one request at a time.
 Small: one vector per request from 32 connections. The service runs as a user would run it, ``upwell serve`` with one worker, on a
@@ -16,111 +16,49 @@ import contextlib
 import json
 import os
 import platform
-import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import numpy as np
-import orjson
 from aiohttp import web
 
 from ingest.body import Rules, parse_upload
+from tests.bench.harness import Calls, Clusters, connected, ndjson, serving
 from upwell.changeset import Operation
 
 DIMENSIONS = 384
 BODY_LINES = 5_000
 CONNECTIONS = 32
-TOKEN = "bench-token-0123456789"
-BASE = "/client/v4/accounts/default/vectorize/v2/indexes"
-SEED = 11
 
 
 def make_bodies(count: int) -> list[bytes]:
     """NDJSON of ``count`` clustered unit vectors, BODY_LINES to a body."""
-    generator = np.random.default_rng(SEED)
-    centres = generator.normal(size=(64, DIMENSIONS))
-    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    bodies = []
-    for start in range(0, count, BODY_LINES):
-        rows = min(BODY_LINES, count - start)
-        noise = generator.normal(size=(rows, DIMENSIONS)) * 0.6 / np.sqrt(DIMENSIONS)
-        points = centres[generator.integers(64, size=rows)] + noise
-        points = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
-        lines = (
-            orjson.dumps(
-                {
-                    "id": f"doc-{start + row}",
-                    "values": points[row],
-                    "metadata": {"row": start + row, "topic": "wells"},
-                },
-                option=orjson.OPT_SERIALIZE_NUMPY,
-            )
-            for row in range(rows)
-        )
-        bodies.append(b"\n".join(lines))
-    return bodies
-
-
-@contextlib.contextmanager
-def serving(folder: Path, workers: int) -> Iterator[str]:
-    """``upwell serve`` on a data directory; yields its address."""
-    command = [sys.executable, "-c", "from ingest.cli import main; main()", "serve"]
-    options = ["--port", "0", "--data", str(folder), "--workers", str(workers)]
-    environment = os.environ | {"UPWELL_TOKEN": TOKEN, "UPWELL_LOG_LEVEL": "warning"}
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, env=environment, text=True)
-    try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip().removeprefix("upwell ready on ")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
-class Calls:
-    """Calls to the service under test."""
-
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
-
-    async def call(self, method: str, path: str, body: bytes | None = None) -> Any:
-        async with self._session.request(method, BASE + path, data=body) as answer:
-            envelope = await answer.json()
-            if not envelope["success"]:
-                raise RuntimeError(f"{method} {path}: {envelope['errors']}")
-            return envelope["result"]
-
-    async def create(self, name: str) -> None:
-        config = {"dimensions": DIMENSIONS, "metric": "cosine"}
-        await self.call("POST", "", orjson.dumps({"name": name, "config": config}))
-
-    async def visible(self, name: str, mutation: str) -> None:
-        while (await self.call("GET", f"/{name}/mutations/{mutation}?wait=60"))["state"] != "visible":
-            pass
+    clusters = Clusters(DIMENSIONS)
+    starts = range(0, count, BODY_LINES)
+    pieces = [range(start, min(start + BODY_LINES, count)) for start in starts]
+    return [ndjson([f"doc-{row}" for row in piece], clusters.points(len(piece))) for piece in pieces]
 
 
 async def bench_bulk(calls: Calls, bodies: list[bytes], count: int) -> dict[str, float]:
-    await calls.create("bulk")
+    await calls.create("bulk", DIMENSIONS)
     began, mutation = time.perf_counter(), ""
     for body in bodies:
-        mutation = (await calls.call("POST", "/bulk/upsert", body))["mutationId"]
+        mutation = await calls.upsert("bulk", body)
     acknowledged_s = time.perf_counter() - began
     await calls.visible("bulk", mutation)
     visible_s = time.perf_counter() - began
-    info = await calls.call("GET", "/bulk/info")
-    if info["vectorCount"] != count:
-        raise RuntimeError(f"{info['vectorCount']} vectors are visible, {count} were sent")
+    if (there := await calls.count("bulk")) != count:
+        raise RuntimeError(f"{there} vectors are visible, {count} were sent")
     return {"acknowledged_s": acknowledged_s, "visible_s": visible_s}
 
 
 async def bench_small(calls: Calls, bodies: list[bytes], count: int) -> dict[str, float]:
-    await calls.create("small")
+    await calls.create("small", DIMENSIONS)
     lines = iter([line for body in bodies for line in body.split(b"\n")][:count])
     acknowledged_ms: list[float] = []
     last: list[str] = []
@@ -128,7 +66,7 @@ async def bench_small(calls: Calls, bodies: list[bytes], count: int) -> dict[str
     async def client() -> None:
         for line in lines:
             sent = time.perf_counter()
-            mutation = (await calls.call("POST", "/small/upsert", line))["mutationId"]
+            mutation = await calls.upsert("small", line)
             acknowledged_ms.append((time.perf_counter() - sent) * 1000)
             last[:] = [max(mutation, *last)] if last else [mutation]
 
@@ -196,19 +134,15 @@ def time_writing(bodies: list[bytes], folder: Path, count: int) -> float:
 
 async def measure(count: int, small: int, workers: int) -> dict[str, Any]:
     bodies = make_bodies(count)
-    with tempfile.TemporaryDirectory(prefix="upwell-bench-") as name:
-        folder = Path(name)
-        with serving(folder / "data", workers) as url:
-            headers = {"Authorization": f"Bearer {TOKEN}"}
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS)
-            async with aiohttp.ClientSession(url, headers=headers, connector=connector) as session:
-                calls = Calls(session)
-                bulk = await bench_bulk(calls, bodies, count)
-                one_by_one = await bench_small(calls, bodies, small)
+    with serving(workers) as service:
+        async with connected(service.url, CONNECTIONS) as calls:
+            bulk = await bench_bulk(calls, bodies, count)
+            one_by_one = await bench_small(calls, bodies, small)
+    with tempfile.TemporaryDirectory(prefix="upwell-bench-") as folder:
         bare = {
             "read_s": await time_reading(bodies),
             "parse_s": time_parsing(bodies),
-            "write_s": time_writing(bodies, folder, count),
+            "write_s": time_writing(bodies, Path(folder), count),
         }
     return {
         "vectors": count,

@@ -109,6 +109,25 @@ def test_a_cursor_is_good_for_half_a_grace_period_whatever_collectors_do(
         index.pinned.page(place, 6)
 
 
+def test_a_version_is_held_open_until_its_last_reader_must_have_ended(
+    engine: Engine, index: Index, clock: HandClock
+) -> None:
+    fill(engine, index, *map(str, range(9)))
+    first = index.pinned.begin()
+    index.pinned.page(first, 2)
+    clock.pass_s(GRACE_S / 4)
+    second = index.pinned.begin()
+    index.pinned.page(second, 2)
+    index.pinned.page(first, 2)
+    assert second.version == first.version and list(index.pinned._views) == [first.version]
+    clock.pass_s(GRACE_S / 4 + 1)
+    engine.forget_dead()
+    assert list(index.pinned._views) == [first.version]
+    clock.pass_s(GRACE_S / 4)
+    engine.forget_dead()
+    assert list(index.pinned._views) == []
+
+
 def test_a_version_that_is_gone_early_is_told_as_such(engine: Engine, index: Index) -> None:
     fill(engine, index, "a")
     place = replace(index.pinned.begin(), version=77)

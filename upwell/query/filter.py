@@ -125,7 +125,7 @@ def matching(asked: Filter, rows: int, column: Callable[[str], PropertyColumn]) 
         case Not(part):
             return ~matching(part, rows, column)
         case Present(path):
-            return np.asarray(column(path).kinds != ValueKind.ABSENT)
+            return column(path).is_kind(*ValueKind)
         case OneOf(path, values):
             return _one_of(column(path), values)
         case Within(path):

@@ -96,20 +96,21 @@ class PinnedViews:
         self._clock = clock
         self._lasts = timedelta(seconds=grace_s / 2)
         self._lock = threading.Lock()
-        self._views: OrderedDict[int, View] = OrderedDict()
+        #: By version: until when somebody may read it, and the view.
+        self._views: OrderedDict[int, tuple[int, View]] = OrderedDict()
 
     def begin(self) -> Place:
         """The place of the first page, of the newest version."""
         # Before the look, so that the version may be read for at least as long as it says.
         expires_at = self._clock.now() + self._lasts
         version = self._head.refresh().version
-        return Place(version, 0, 0, 0, int(expires_at.timestamp() * 1_000_000))
+        return Place(version, 0, 0, 0, _microseconds(expires_at))
 
     def page(self, place: Place, count: int) -> Page:
         """At most ``count`` ids from ``place`` on. Raises Gone if its version must not be read any more."""
         if self._clock.now() >= place.expires_at:
             raise Gone("the cursor has expired; list again from the start")
-        view = self._view(place.version)
+        view = self._view(place)
         ids: list[str] = []
         shard, segment, row = place.shard, place.segment, place.row
         while shard < len(view.shards):
@@ -133,18 +134,27 @@ class PinnedViews:
             return place
         return None
 
-    def _view(self, version: int) -> View:
+    def forget_expired(self) -> None:
+        """Let go of versions that nobody may read any more: what they hold open stays on the disk for as long."""
+        now_us = _microseconds(self._clock.now())
         with self._lock:
-            kept = self._views.get(version)
-            if kept is not None:
-                self._views.move_to_end(version)
-                return kept
-        try:
-            view = ViewOpener(self._store, self._record).open(self._head.chain.load(version))
-        except NotFound:
-            raise Gone("the cursor's version is gone; list again from the start") from None
+            for version in [version for version, (until_us, _) in self._views.items() if until_us <= now_us]:
+                del self._views[version]
+
+    def _view(self, place: Place) -> View:
         with self._lock:
-            self._views[version] = view
+            until_us, view = self._views.pop(place.version, (0, None))
+        if view is None:
+            try:
+                view = ViewOpener(self._store, self._record).open(self._head.chain.load(place.version))
+            except NotFound:
+                raise Gone("the cursor's version is gone; list again from the start") from None
+        with self._lock:
+            self._views[place.version] = max(until_us, place.expires_us), view
             while len(self._views) > VIEWS_KEPT:
                 self._views.popitem(last=False)
         return view
+
+
+def _microseconds(when: datetime) -> int:
+    return int(when.timestamp() * 1_000_000)

@@ -8,9 +8,8 @@ integers beyond 2^53 are as good as their nearest double here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,9 +42,9 @@ Kinds = npt.NDArray[np.uint8]
 
 #: The kinds of values that an index of a type covers.
 COVERED = {
-    PropertyType.STRING: (ValueKind.NULL, ValueKind.STRING),
-    PropertyType.NUMBER: (ValueKind.NULL, ValueKind.NUMBER),
-    PropertyType.BOOLEAN: (ValueKind.NULL, ValueKind.FALSE, ValueKind.TRUE),
+    PropertyType.STRING: frozenset({ValueKind.NULL, ValueKind.STRING}),
+    PropertyType.NUMBER: frozenset({ValueKind.NULL, ValueKind.NUMBER}),
+    PropertyType.BOOLEAN: frozenset({ValueKind.NULL, ValueKind.FALSE, ValueKind.TRUE}),
 }
 
 
@@ -54,38 +53,32 @@ class PropertyColumn:
     """A property's values, one per row.
 
     ``kinds``    uint8 (rows,): ValueKind
+    ``present``  the kinds that count: others are as good as absent, and no row need have one
     ``numbers``  float64 (rows,), meaningless where the kind is not NUMBER; None if no row has one
     ``codes``    int32 (rows,): places in ``words``, meaningless where the kind is not STRING; None if no row has one
     ``words``    Arrow utf8, ascending by bytes, each once; None if no row has one
+    ``since``    bool (rows,): rows that count; None for all
     """
 
     kinds: Kinds
+    present: frozenset[ValueKind]
     numbers: npt.NDArray[np.float64] | None = None
     codes: npt.NDArray[np.int32] | None = None
     words: pa.Array | None = None
+    since: Mask | None = None
 
     def __len__(self) -> int:
         return len(self.kinds)
 
-    @property
-    def nbytes(self) -> int:
-        """Roughly what it takes in memory."""
-        arrays = (self.kinds, self.numbers, self.codes, self.words)
-        return sum(int(array.nbytes) for array in arrays if array is not None)
-
-    @cached_property
-    def present_kinds(self) -> frozenset[int]:
-        """The kinds that occur."""
-        return frozenset(np.flatnonzero(np.bincount(self.kinds, minlength=len(ValueKind))).tolist())
-
     def is_kind(self, *kinds: ValueKind) -> Mask:
-        """Which rows have a value of one of these kinds."""
-        there = [kind for kind in kinds if kind in self.present_kinds]
+        """Which rows have a value of one of these kinds, as far as it is covered."""
+        there = [kind for kind in kinds if kind in self.present]
         if not there:
             return np.zeros(len(self), dtype=bool)
-        if len(there) == 1:
-            return np.asarray(self.kinds == there[0])
-        return np.asarray(np.isin(self.kinds, there))
+        mask = np.asarray(self.kinds == there[0])
+        for kind in there[1:]:
+            mask |= self.kinds == kind
+        return mask if self.since is None else mask & self.since
 
     def place_of(self, word: str, *, after: bool = False) -> int:
         """Where ``word`` is among the words or would be; with ``after``, the place past it."""
@@ -102,17 +95,23 @@ class PropertyColumn:
 
     def covered_by(self, kind: PropertyType, since: Mask | None = None) -> PropertyColumn:
         """The column as an index sees it: values of another type, and rows that are not in ``since``, are absent."""
-        seen = self.is_kind(*COVERED[kind])
-        if since is not None:
-            seen &= since
-        kinds = np.where(seen, self.kinds, np.uint8(ValueKind.ABSENT))
-        return PropertyColumn(kinds, self.numbers, self.codes, self.words)
+        return replace(self, present=self.present & COVERED[kind], since=since)
+
+
+def _column(
+    kinds: Kinds,
+    numbers: npt.NDArray[np.float64] | None = None,
+    codes: npt.NDArray[np.int32] | None = None,
+    words: pa.Array | None = None,
+) -> PropertyColumn:
+    present = frozenset(kind for kind in ValueKind if kind is not ValueKind.ABSENT and (kinds == kind).any())
+    return PropertyColumn(kinds, present, numbers, codes, words)
 
 
 def columns_of(metadata: pa.Array | None, rows: int, paths: Sequence[str]) -> list[PropertyColumn]:
     """The properties at ``paths`` of rows with this metadata: Arrow ``binary`` holding JSON objects, with nulls, or None."""
     if metadata is None:
-        return [PropertyColumn(np.zeros(rows, np.uint8)) for _ in paths]
+        return [_column(np.zeros(rows, np.uint8)) for _ in paths]
     columns = []
     for start in range(0, rows, READ_AT_ONCE):
         piece = metadata.slice(start, READ_AT_ONCE).to_pylist()
@@ -139,7 +138,7 @@ def column_from(values: Sequence[Any]) -> PropertyColumn:
         codes = np.zeros(len(values), np.int32)
         codes[places] = [number[text] for text in texts]
         words = pa.array(distinct, pa.utf8())
-    return PropertyColumn(kinds, numbers, codes, words)
+    return _column(kinds, numbers, codes, words)
 
 
 def _kind(value: Any) -> ValueKind:
@@ -168,7 +167,7 @@ def decode_property(data: memoryview) -> PropertyColumn:
     """The column over ``data``, not copied. Raises Corrupt."""
     arrays = decode_batch(data, "a property")
     number, string = arrays.get("number"), arrays.get("string")
-    return PropertyColumn(
+    return _column(
         arrays["kind"].to_numpy(),
         None if number is None else number.to_numpy(),
         None if string is None else string.indices.to_numpy(),
