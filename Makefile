@@ -5,6 +5,7 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := tests/clients/js/node_modules/.upwell
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
@@ -24,10 +25,10 @@ serve: $(VENV)/.runtime ## run everything on this machine
 demo: $(VENV)/.runtime ## show a mutation on its way from upload to visible
 	@exec $(BIN)/upwell demo $(ARGS)
 
-test: check ## all checks and tests but the slow ones
+test: check $(CLIENTS) ## all checks and tests but the slow ones
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-all: check ## the slow tests as well
+test-all: check $(CLIENTS) ## the slow tests as well
 	@$(BIN)/python -m pytest -m "not bench" $(ARGS)
 
 check: $(VENV)/.dev ## lint, format, types and import rules
@@ -41,7 +42,7 @@ format: $(VENV)/.dev ## put the code into its usual form
 	@$(BIN)/ruff format
 
 bench-ack: $(VENV)/.dev ## measure the time to acknowledged and to visible
-	@exec $(BIN)/python tests/bench/ack_and_visible.py $(ARGS)
+	@exec $(BIN)/python -m tests.bench.ack_and_visible $(ARGS)
 
 bench-peers: $(VENV)/.dev ## measure Upwell beside other vector stores
 	@exec $(BIN)/python -m tests.bench.peers $(ARGS)
@@ -74,13 +75,14 @@ lock: $(VENV)/.dev ## renew the lock files (ARGS=--upgrade for newer versions)
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock $(ARGS) -o requirements-dev.lock
 	@$(LOCK) tests/bench/requirements.in $(ARGS) -o tests/bench/requirements.lock
 	@$(LOCK) tests/bench/peers/requirements.in $(ARGS) -o tests/bench/peers/requirements.lock
+	@cd tests/clients/js && $(CURDIR)/$(BIN)/npm install --package-lock-only --loglevel=error >/dev/null
 
 install: $(VENV)/.runtime ## only make .venv
 
-install-dev: $(VENV)/.dev ## only make .venv, with what tests need
+install-dev: $(VENV)/.dev $(CLIENTS) ## only make .venv, with what tests need
 
 clean: ## remove .venv and caches; data/ stays
-	@rm -rf $(VENV) $(VENV)-bench dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	@rm -rf $(VENV) $(VENV)-bench $(dir $(CLIENTS)) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	@find upwell ingest workers tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is as new as the last install that went through, so that nothing is installed twice.
@@ -97,3 +99,9 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@echo "Installing what the tests need into $(VENV) ..."
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@touch $@
+
+# Without them only their tests are lost, so a machine that cannot have them is told so and goes on; CI does not.
+$(CLIENTS): tests/clients/js/package-lock.json tests/clients/js/.npmrc | $(VENV)/.dev
+	@echo "Installing Cloudflare's JavaScript clients for the tests into $(dir $@) ..."
+	@if cd tests/clients/js && $(CURDIR)/$(BIN)/npm ci --loglevel=error </dev/null >/dev/null; then \
+		touch $(CURDIR)/$@; else echo "They cannot be installed here: their tests will be skipped." >&2; test -z "$$CI"; fi

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,12 +22,15 @@ LOCKS = (
     "tests/bench/requirements.lock",
     "tests/bench/peers/requirements.lock",
 )
+NPM_LOCK = "tests/clients/js/package-lock.json"
 LINES_MAX = dict.fromkeys(PACKAGES, 400) | {"tests": 500}
 FUNCTION_LINES_MAX = 70
 VAGUE = {"util", "utils", "helper", "helpers", "common", "misc"}
 UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME)\b")
 SOMEONES_HOME = re.compile(r"(?<![\w.$}])/(home|Users)/\w+/|(?<![\w.$}])/[r]oot/")
 CLIENT_VARIABLES = {"UPWELL_URL", "UPWELL_TOKEN", "UPWELL_ACCOUNT", "UPWELL_PORT"}
+#: What was installed for the tests: git ignores it, and there is far too much of it to look at.
+INSTALLED = "node_modules"
 #: Folders that hold no text of ours: caches, and stores as they lay on disk.
 NOT_TEXT = {"__pycache__", "golden"}
 BINARY = {
@@ -44,9 +49,15 @@ BINARY = {
 }
 
 
-def modules(*folders: str) -> Iterator[Path]:
+def everything(*folders: str) -> Iterator[Path]:
     for folder in folders:
-        yield from sorted((ROOT / folder).rglob("*.py"))
+        for parent, below, files in os.walk(ROOT / folder):
+            below[:] = sorted(name for name in below if name != INSTALLED)
+            yield from (Path(parent) / name for name in sorted([*below, *files]))
+
+
+def modules(*folders: str) -> Iterator[Path]:
+    yield from (path for path in everything(*folders) if path.suffix == ".py")
 
 
 def is_text(path: Path) -> bool:
@@ -55,10 +66,9 @@ def is_text(path: Path) -> bool:
 
 def text_files() -> Iterator[Path]:
     yield from sorted(path for path in ROOT.iterdir() if is_text(path) and path.name not in NOT_OURS)
-    for folder in sorted(FOLDERS):
-        for path in sorted((ROOT / folder).rglob("*")):
-            if is_text(path) and not NOT_TEXT.intersection(path.parts):
-                yield path
+    for path in everything(*sorted(FOLDERS)):
+        if is_text(path) and not NOT_TEXT.intersection(path.parts):
+            yield path
 
 
 def at(path: Path, line: int, rule: str) -> str:
@@ -126,6 +136,21 @@ def test_lock_files_hold_no_addresses() -> None:
     )
 
 
+def test_the_javascript_lock_holds_hashes_and_no_addresses() -> None:
+    """npm's lock has a form of its own; the addresses in it are those where one may pay for a package."""
+    packages = json.loads((ROOT / NPM_LOCK).read_text("utf-8"))["packages"]
+    del packages[""]  # our own
+    problems = [
+        at(ROOT / NPM_LOCK, 1, f"{name}: a locked package has a hash and no address")
+        for name, locked in packages.items()
+        if "integrity" not in locked or "resolved" in locked
+    ]
+    address = re.compile(r'^(?!\s*"url": ).*://')
+    demand_none(
+        problems + matching(iter([ROOT / NPM_LOCK]), address, "a lock file names packages and hashes only")
+    )
+
+
 def test_everything_locked_has_a_hash() -> None:
     problems = []
     for name in LOCKS:
@@ -139,8 +164,7 @@ def test_everything_locked_has_a_hash() -> None:
 def test_names_say_something() -> None:
     vague = [
         path
-        for folder in LINES_MAX
-        for path in sorted((ROOT / folder).rglob("*"))
+        for path in everything(*LINES_MAX)
         if path.stem in VAGUE and (path.is_dir() or path.suffix == ".py")
     ]
     demand_none([at(path, 1, "name it after what it does") for path in vague])

@@ -92,6 +92,67 @@ def test_discarding_what_cannot_be_parsed(service: Service, client: Cloudflare) 
     assert info is not None and info.vector_count == 2
 
 
+def test_metadata_indexes_filters_and_lists(service: Service, client: Cloudflare) -> None:
+    indexes = client.vectorize.indexes
+    indexes.create(account_id=ACCOUNT, name="filtered", config={"dimensions": 2, "metric": "cosine"})
+    for name, kind in (("color", "string"), ("size", "number")):
+        declared = indexes.metadata_index.create(
+            "filtered",
+            account_id=ACCOUNT,
+            property_name=name,
+            index_type=kind,  # type: ignore[arg-type]  # both are among its literals
+        )
+        assert declared is not None and declared.mutation_id is not None
+        wait(service, declared.mutation_id, "filtered")
+    listed = indexes.metadata_index.list("filtered", account_id=ACCOUNT)
+    assert listed is not None and listed.metadata_indexes is not None
+    found = [(one.property_name, one.index_type) for one in listed.metadata_indexes]
+    assert found == [("color", "string"), ("size", "number")]
+
+    text = ndjson(
+        {"id": "a", "values": [1, 0], "metadata": {"color": "red", "size": 1, "note": "n"}},
+        {"id": "b", "values": [1, 1], "metadata": {"color": "red", "size": 2.5}},
+        {"id": "c", "values": [0, 1], "metadata": {"color": "blue", "size": 4}},
+        {"id": "d", "values": [0, 1]},
+    )
+    upserted = indexes.upsert("filtered", account_id=ACCOUNT, body=text.encode())
+    assert upserted is not None and upserted.mutation_id is not None
+    wait(service, upserted.mutation_id, "filtered")
+    for wanted, expected in (
+        ({"color": "red"}, ["a", "b"]),
+        ({"color": {"$ne": "red"}, "size": {"$lte": 4}}, ["c"]),
+        ({"size": {"$gte": 2.5, "$lt": 4}}, ["b"]),
+        ({"color": {"$in": ["blue", "green"]}}, ["c"]),
+    ):
+        answer = indexes.query("filtered", account_id=ACCOUNT, vector=[1, 0], filter=wanted)
+        assert answer is not None and answer.matches is not None
+        assert [match.id for match in answer.matches] == expected, wanted
+    some = indexes.query(
+        "filtered",
+        account_id=ACCOUNT,
+        vector=[1, 0],
+        top_k=1,
+        filter={"color": "red"},
+        return_metadata="indexed",
+    )
+    assert some is not None and some.matches is not None
+    assert some.matches[0].metadata == {"color": "red", "size": 1}, "and not the note"
+
+    first = indexes.list_vectors("filtered", account_id=ACCOUNT, count=3)
+    assert first is not None and (first.count, first.total_count, first.is_truncated) == (3, 4, True)
+    assert first.next_cursor is not None
+    rest = indexes.list_vectors("filtered", account_id=ACCOUNT, count=3, cursor=first.next_cursor)
+    assert rest is not None and (rest.count, rest.is_truncated, rest.next_cursor) == (1, False, None)
+    assert sorted(one.id for one in [*first.vectors, *rest.vectors]) == ["a", "b", "c", "d"]
+
+    undeclared = indexes.metadata_index.delete("filtered", account_id=ACCOUNT, property_name="color")
+    assert undeclared is not None and undeclared.mutation_id is not None
+    wait(service, undeclared.mutation_id, "filtered")
+    left = indexes.metadata_index.list("filtered", account_id=ACCOUNT)
+    assert left is not None and left.metadata_indexes is not None
+    assert [one.property_name for one in left.metadata_indexes] == ["size"]
+
+
 def test_errors_are_the_sdks_own(client: Cloudflare) -> None:
     indexes = client.vectorize.indexes
     with pytest.raises(cloudflare.NotFoundError) as missing:

@@ -124,6 +124,10 @@ class Catalog:
             except NotFound:
                 continue
 
+    def accounts(self) -> Iterator[str]:
+        """The accounts that have, or had, an index, by name, ascending."""
+        return self._store.list("catalog")
+
     def everything(self) -> Iterator[IndexRecord]:
         """Every index of every account. One look per name: for sweeps, not for requests.
 
