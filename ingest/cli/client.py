@@ -16,6 +16,7 @@ import typer
 
 from ingest.bootstrap import TOKEN_FILE
 from upwell.errors import Unavailable, UpwellError
+from upwell.ids import new_identity
 
 T = TypeVar("T")
 
@@ -81,12 +82,13 @@ class Client:
     ) -> Answered:
         """One call, tried again while the service is away or busy, if it ever answered. Raises ServerSaid or Unavailable.
 
-        What we send may be sent twice: an upsert, a delete and a read come to the same.
+        An upload is sent with a key, so that it counts once however often it is sent.
         """
         pause_s = RETRY_S
+        headers = {} if ndjson is None else {"Idempotency-Key": new_identity()}
         for left in reversed(range(TRIES)):
             try:
-                return await self._call_once(method, path, json, ndjson)
+                return await self._call_once(method, path, headers, json, ndjson)
             except ServerSaid as error:
                 if left == 0 or error.status not in RETRIED:
                     raise
@@ -99,8 +101,11 @@ class Client:
             pause_s = min(2 * pause_s, RETRY_MAX_S)
         raise AssertionError("unreachable")
 
-    async def _call_once(self, method: str, path: str, json: Any, ndjson: bytes | None) -> Answered:
-        headers = {} if ndjson is None else {"Content-Type": "application/x-ndjson"}
+    async def _call_once(
+        self, method: str, path: str, headers: dict[str, str], json: Any, ndjson: bytes | None
+    ) -> Answered:
+        if ndjson is not None:
+            headers = headers | {"Content-Type": "application/x-ndjson"}
         data = None if ndjson is None else io.BytesIO(ndjson)
         async with self._session.request(
             method, self.url + path, json=json, data=data, headers=headers

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -44,6 +47,7 @@ def test_an_index_from_its_creation_to_its_end(upwell: CliRunner) -> None:
         "dimensions": 2,
         "vectorCount": 0,
         "compaction": {"pending": 0, "unindexed": 0, "segments": 0, "writeAmplification": None},
+        "backlog": {"mutations": 0, "bytes": 0},
     }
     assert upwell.invoke(app, ["index", "delete", "shelf"], input="n\n").exit_code == 1
     assert "deleted shelf" in ran(upwell.invoke(app, ["index", "delete", "shelf"], input="y\n"))
@@ -67,6 +71,63 @@ def test_an_upload_in_batches_until_all_is_visible(
     piped = ran(upwell.invoke(app, ["upload", "-", "--index", "batches", "--insert"], input=lines(30)))
     assert "30 vectors visible" in piped
     assert service.apis[0].index("batches").get("/info").result["vectorCount"] == 30
+
+
+@pytest.fixture
+def forgetful(service: Service) -> Iterator[tuple[str, list[bytes]]]:
+    """The service behind a door that hangs up instead of passing on the first answer to the second of all uploads."""
+    heard: list[bytes] = []
+
+    class Door(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            kept = {
+                name: value
+                for name, value in self.headers.items()
+                if name in ("Authorization", "Content-Type", "Idempotency-Key")
+            }
+            asked = Request(
+                service.apis[0].url + self.path, data=body or None, headers=kept, method=self.command
+            )
+            with urlopen(asked, timeout=60) as reply:
+                answer = reply.read()
+            if self.path.endswith("/insert"):
+                heard.append(body)
+                if len(heard) == 2:
+                    self.close_connection = True
+                    return
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as door:
+        serving = threading.Thread(target=door.serve_forever)
+        serving.start()
+        yield f"http://127.0.0.1:{door.server_port}", heard
+        door.shutdown()
+        serving.join()
+
+
+def test_an_upload_whose_answer_is_lost_counts_once(
+    service: Service, upwell: CliRunner, forgetful: tuple[str, list[bytes]], tmp_path: Path
+) -> None:
+    index, (url, heard) = service.apis[0].index("once"), forgetful
+    index.create(2)
+    file = tmp_path / "vectors.ndjson"
+    file.write_text(lines(20))
+    options = ["--index", "once", "--insert", "--batch", "10", "--json", "--url", url]
+    summary = json.loads(ran(upwell.invoke(app, ["upload", str(file), *options])))
+    assert [one["mutationId"] for one in index.get("/mutations").result] == summary["mutations"][::-1]
+    assert [one["counts"]["inserted"] for one in index.get("/mutations").result] == [10, 10]
+    assert len(heard) == 3 and heard[1] == heard[2]
 
 
 def test_a_refused_line_is_named_by_its_line_in_the_file(upwell: CliRunner, tmp_path: Path) -> None:
