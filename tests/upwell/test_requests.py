@@ -172,3 +172,13 @@ def test_however_three_senders_and_a_worker_take_turns(steps: list[object]) -> N
         applied = [receipt for receipt in appended if state(index, receipt)[1]]
         assert len(applied) == min(1, len(appended))
         assert answers <= set(applied)
+
+
+def test_a_damaged_record_fails_its_mutation_and_not_the_index(engine: Engine, index: Index) -> None:
+    one = keyed(insert(("a", (1, 2))))
+    assert one.mutation.request is not None
+    engine.store.create(f"{index.record.folder}/request/{one.mutation.request.name}", b"not ours")
+    first = append(index, one)
+    second = append(index, prepared(insert(("b", (1, 2)))))
+    drain(engine, index)
+    assert state(index, first) == (State.FAILED, 0) and state(index, second) == (State.VISIBLE, 1)

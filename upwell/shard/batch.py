@@ -96,12 +96,12 @@ class BatchReader:
         changeset: Changeset | None = None
         error: str | None = None
         mutation = entry.mutations[place]
-        if mutation.request is not None:
-            receipt = Receipt(entry.position, place)
-            if self._requests.settle(mutation.request, receipt).receipt != receipt:
-                # The same request is in the log twice, and the other one is the one that counts.
-                return Pending(position=entry.position, place=place, mutation=mutation, changeset=None)
         try:
+            if mutation.request is not None:
+                receipt = Receipt(entry.position, place)
+                if self._requests.settle(mutation.request, receipt).receipt != receipt:
+                    # The same request is in the log twice, and the other one is the one that counts.
+                    return Pending(position=entry.position, place=place, mutation=mutation, changeset=None)
             changeset = entry.changeset(place, self._store.read)
             dimensions = None if changeset.vectors is None else changeset.vectors.shape[1]
             if dimensions not in (None, self._record.dimensions):
