@@ -22,6 +22,8 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
 
+import structlog
+
 from upwell.catalog.record import IndexRecord
 from upwell.clock import Clock
 from upwell.errors import Corrupt, Fenced, NotFound
@@ -31,6 +33,9 @@ from upwell.log.request import Requests
 from upwell.manifest import Manifest, ManifestHead
 from upwell.shard.view import segment_key
 from upwell.store import Store
+
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +223,12 @@ class Collector:
         self._decided_at = {key: self._decided_at[key] for key in keys if key in self._decided_at}
         for key in keys:
             if key not in self._decided_at:
-                found = self._requests.find(key.rpartition("/")[2])
+                try:
+                    found = self._requests.find(key.rpartition("/")[2])
+                except Corrupt as error:
+                    # Of an age that nobody knows: it stays for those who look into it.
+                    log.error("a request's record is damaged", key=key, error=str(error))
+                    continue
                 if found is None:
                     continue
                 self._decided_at[key] = found.at

@@ -182,3 +182,4 @@ def test_a_damaged_record_fails_its_mutation_and_not_the_index(engine: Engine, i
     second = append(index, prepared(insert(("b", (1, 2)))))
     drain(engine, index)
     assert state(index, first) == (State.FAILED, 0) and state(index, second) == (State.VISIBLE, 1)
+    assert engine.collect_garbage(index.record.id).requests == 0
