@@ -34,7 +34,6 @@ from upwell.manifest import Manifest, ManifestHead
 from upwell.shard.view import segment_key
 from upwell.store import Store
 
-
 log = structlog.get_logger()
 
 
