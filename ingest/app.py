@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from ingest.doors.cloudflare import cloudflare_door
+from ingest.doors.cloudflare.binding import HOST, binding_door, binding_door_by_headers
 from ingest.health import healthz, readyz
 from ingest.keys import NOTICES, OPERATIONS
 from ingest.metrics import METRICS, Metrics, measured, metrics_page
+from ingest.openapi import openapi_page
 from ingest.operations import Operations
 from ingest.tokens import upwell_door
+from ingest.unread import leave_unread
 from ingest.waiting import Visibility
 from upwell.doorbell.bell import Bell
 from upwell.doorbell.ending import end
@@ -45,7 +48,7 @@ def assemble(engine: Engine, redis_url: str) -> Parts:
 
 def create_app(parts: Parts) -> web.Application:
     """The application. It starts and stops its parts itself."""
-    app = web.Application(middlewares=[measured])
+    app = web.Application(middlewares=[leave_unread, measured])
     app[METRICS] = Metrics(parts.bell, parts.engine.clock)
     app[NOTICES] = parts.notices
     app[OPERATIONS] = Operations(parts.engine, parts.bell, parts.visibility, app[METRICS])
@@ -71,8 +74,11 @@ def create_app(parts: Parts) -> web.Application:
             web.get("/healthz", healthz),
             web.get("/readyz", readyz),
             web.get("/metrics", metrics_page),
+            web.get("/openapi.json", openapi_page()),
         ]
     )
     app.add_subapp("/client/v4", cloudflare_door())
+    app.add_subapp("/bindings/vectorize", binding_door())
+    app.add_domain(HOST, binding_door_by_headers())
     app.add_subapp("/upwell/v1", upwell_door())
     return app

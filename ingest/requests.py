@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import binascii
+import contextlib
 from base64 import b64decode
 from collections.abc import AsyncIterator
 
-from aiohttp import web
+from aiohttp import HttpVersion11, hdrs, web
 
 from upwell.errors import Invalid, TooLarge, Unauthenticated
 
@@ -24,6 +24,7 @@ async def read_chunks(request: web.Request, bytes_max: int) -> AsyncIterator[byt
     declared = request.content_length
     if declared is not None and declared > bytes_max:
         raise TooLarge(f"the request body has {declared} bytes; at most {bytes_max} are allowed")
+    await _ask_for_body(request)
     size = 0
     try:
         async for chunk in request.content.iter_any():
@@ -33,6 +34,16 @@ async def read_chunks(request: web.Request, bytes_max: int) -> AsyncIterator[byt
             yield chunk
     except (web.RequestPayloadError, ConnectionResetError) as error:
         raise Invalid("the request body ended before it was complete") from error
+
+
+async def _ask_for_body(request: web.Request) -> None:
+    """Tell a client that holds its body back (``Expect: 100-continue``) to send it. See ``unread.py``."""
+    if request.version < HttpVersion11 or request.headers.get(hdrs.EXPECT, "").lower() != "100-continue":
+        return
+    with contextlib.suppress(ConnectionError):  # reading will tell
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # What counts as the answer has not begun.
+    request.writer.output_size = 0
 
 
 def bearer_token(request: web.Request) -> str:
@@ -47,7 +58,7 @@ def bearer_token(request: web.Request) -> str:
     if scheme.lower() == "basic" and credentials:
         try:
             _, _, password = b64decode(credentials, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             raise Unauthenticated("the Authorization header is malformed") from None
         return password
     key = request.headers.get("X-Auth-Key", "")

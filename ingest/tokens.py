@@ -12,8 +12,10 @@ from ingest.doors.cloudflare.context import json_body, operations
 from ingest.doors.cloudflare.envelope import success
 from ingest.doors.cloudflare.errors import errors_in_envelopes
 from ingest.requests import bearer_token
-from upwell.catalog.tokens import ANY, Access
+from ingest.unread import read_when_wanted
+from upwell.catalog.tokens import ANY, Access, Grant
 from upwell.errors import Forbidden
+from upwell.rate import RateText
 
 PIECE = r"^(\*|[A-Za-z0-9_][A-Za-z0-9_-]{0,254})$"
 
@@ -28,6 +30,14 @@ class NewToken(BaseModel):
     index: Annotated[str, Field(pattern=PIECE)] = ANY
     access: Access = Access.WRITE
     expires_in_s: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] | None = None
+    #: How often it may be used, such as 1200/5minutes, in place of the server's setting.
+    rate: Annotated[RateText | None, Field(examples=["1200/5minutes"])] = None
+
+
+class IssuedToken(Grant):
+    """Its result: what the token allows, and the token itself."""
+
+    token: str
 
 
 async def create_token(request: web.Request) -> web.Response:
@@ -40,14 +50,19 @@ async def create_token(request: web.Request) -> web.Response:
     lasts = None if asked.expires_in_s is None else timedelta(seconds=asked.expires_in_s)
     token, issued = await ops.look(
         lambda: ops.engine.tokens.issue(
-            name=asked.name, account=asked.account, index=asked.index, access=asked.access, lasts=lasts
+            name=asked.name,
+            account=asked.account,
+            index=asked.index,
+            access=asked.access,
+            lasts=lasts,
+            rate=asked.rate,
         )
     )
-    return success({"token": token, **issued.model_dump(mode="json")})
+    return success(IssuedToken(token=token, **issued.model_dump()).model_dump(mode="json"))
 
 
 def upwell_door() -> web.Application:
     """An application to be mounted at ``/upwell/v1``."""
     door = web.Application(middlewares=[errors_in_envelopes])
-    door.add_routes([web.post("/tokens", create_token)])
+    door.add_routes(read_when_wanted([web.post("/tokens", create_token)]))
     return door

@@ -32,17 +32,21 @@ TIMEOUT_S = 120.0
 TRIES = 6
 RETRY_S = 0.2
 RETRY_MAX_S = 5.0
+#: The longest that we wait at once because we were told to.
+RETRY_TOLD_S_MAX = 60.0
 RETRIED = frozenset({429, 500, 502, 503, 504})
 
 
 class ServerSaid(UpwellError):
     """The service refused."""
 
-    def __init__(self, status: int, errors: list[dict[str, Any]]) -> None:
+    def __init__(self, status: int, errors: list[dict[str, Any]], retry_after_s: float = 0.0) -> None:
         says = "; ".join(f"{error.get('message')} (code {error.get('code')})" for error in errors)
         super().__init__(f"the service answered {status}: {says or 'nothing more'}")
         self.status = status
         self.errors = errors
+        #: When to try again, if it said so.
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +96,14 @@ class Client:
             except ServerSaid as error:
                 if left == 0 or error.status not in RETRIED:
                     raise
+                told_s = error.retry_after_s
             except (aiohttp.ClientConnectionError, TimeoutError) as error:
                 if left == 0 or not self._reached:
                     raise Unavailable(
                         f"no service answers at {self.url}; is one running (make serve)?"
                     ) from error
-            await asyncio.sleep(pause_s)
+                told_s = 0.0
+            await asyncio.sleep(max(pause_s, told_s))
             pause_s = min(2 * pause_s, RETRY_MAX_S)
         raise AssertionError("unreachable")
 
@@ -119,8 +125,14 @@ class Client:
                     answer.status, [{"code": 0, "message": "not an answer of Upwell's"}]
                 ) from None
             if answer.status >= 400 or not envelope["success"]:
-                raise ServerSaid(answer.status, errors)
+                raise ServerSaid(answer.status, errors, _told_s(answer.headers.get("Retry-After", "")))
             return Answered(envelope["result"], envelope["messages"])
+
+
+def _told_s(retry_after: str) -> float:
+    """What the header says, if that is a number of seconds."""
+    seconds = retry_after.isascii() and retry_after.isdigit()
+    return min(float(retry_after), RETRY_TOLD_S_MAX) if seconds else 0.0
 
 
 def run(main: Coroutine[None, None, T]) -> T:

@@ -67,7 +67,8 @@ def settings_from(**options: object) -> Settings:
         return Settings.model_validate({name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise Invalid(f"{first['loc'][0]}: {first['msg']}") from None
+        says = first["msg"].removeprefix("Value error, ")
+        raise Invalid(f"{first['loc'][0]}: {says}") from None
 
 
 def _become(module: str, settings: Settings) -> None:

@@ -29,6 +29,10 @@ def create(
         Access, typer.Option(help="What it allows; each includes the ones before.")
     ] = Access.WRITE,
     name: Annotated[str, typer.Option(help="A name to know it by.")] = "",
+    rate: Annotated[
+        str | None,
+        typer.Option(help="How often it may be used, as in 1200/5minutes [default: as the server is set]."),
+    ] = None,
     expires_days: Annotated[float | None, typer.Option(help="Days until it ends [default: never].")] = None,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -37,6 +41,8 @@ def create(
     asked: dict[str, Any] = {"account": account, "index": index, "access": access, "name": name}
     if expires_days is not None:
         asked["expires_in_s"] = expires_days * DAY_S
+    if rate is not None:
+        asked["rate"] = rate
 
     async def work() -> Any:
         async with Client(url, token, account) as client:

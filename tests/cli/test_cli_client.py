@@ -11,9 +11,12 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from typer.testing import CliRunner, Result
 
 from ingest.cli import app
+from ingest.cli.client import Client
 from ingest.cli.upload import batches_of
 from tests.service import TOKEN, Service, running
 
@@ -116,6 +119,37 @@ def forgetful(service: Service) -> Iterator[tuple[str, list[bytes]]]:
         serving.join()
 
 
+@pytest.mark.parametrize(
+    ("told", "waited"), [("7", 7.0), ("90000", 60.0), ("0", 0.2), ("soon", 0.2), ("-1", 0.2), ("", 0.2)]
+)
+async def test_who_is_told_when_to_come_back_comes_then(
+    monkeypatch: pytest.MonkeyPatch, told: str, waited: float
+) -> None:
+    asked: list[str] = []
+    pauses: list[float] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        if len(asked) == 1:
+            body = {"result": None, "success": False, "errors": [{"code": 40041, "message": "later"}]}
+            return web.json_response(body, status=429, headers={"Retry-After": told})
+        return web.json_response({"result": "done", "success": True, "errors": [], "messages": []})
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    app = web.Application()
+    app.router.add_get("/x", answer)
+    server = TestServer(app)
+    await server.start_server()
+    async with Client(str(server.make_url("/")), TOKEN, "default") as client:
+        monkeypatch.setattr("ingest.cli.client.asyncio.sleep", pause)
+        assert (await client.call("GET", "/x")).result == "done"
+        monkeypatch.undo()
+    await server.close()
+    assert pauses == [waited]
+
+
 def test_an_upload_whose_answer_is_lost_counts_once(
     service: Service, upwell: CliRunner, forgetful: tuple[str, list[bytes]], tmp_path: Path
 ) -> None:
@@ -164,6 +198,16 @@ def test_a_token_works_for_what_it_is_for(service: Service, upwell: CliRunner) -
     index = service.apis[0].index("guarded")
     assert index.get("", token=token).status == 200
     assert index.post("upsert", lines(1), token=token).error[:2] == (403, 7403)
+
+
+def test_a_token_may_be_made_for_so_many_requests(service: Service, upwell: CliRunner) -> None:
+    ran(upwell.invoke(app, ["index", "create", "metered", "--dimensions", "2"]))
+    token = ran(upwell.invoke(app, ["token", "create", "--rate", "2/hour"])).strip()
+    index = service.apis[0].index("metered")
+    assert [index.get("", token=token).status for _ in range(3)] == [200, 200, 429]
+    refused = upwell.invoke(app, ["token", "create", "--rate", "twice"])
+    assert refused.exit_code == 1
+    assert "rate: expected a rate such as 10/second or 1200/5minutes" in str(refused.exception)
 
 
 def test_the_demo_measures(upwell: CliRunner) -> None:

@@ -101,7 +101,7 @@ def test_uploads_are_refused_when_merging_falls_behind(service: Service) -> None
         index.visible(answer.result["mutationId"])
     assert answer is not None and answer.status == 429, "never refused"
     status, code, message = answer.error
-    assert (status, code) == (429, 50429) and "compaction is behind" in message
+    assert (status, code) == (429, 40041) and "compaction is behind" in message
     assert int(answer.headers["Retry-After"]) > 0
     # Deleting and asking go on; and with a worker that merges, so does writing.
     assert index.delete(["0-1"])

@@ -233,7 +233,12 @@ class HeldWriter:
 def make_appender(
     writer: HeldWriter, pool: ThreadPoolExecutor, rung: list[int], rows_max: int = 10_000
 ) -> Appender:
-    return Appender(writer, pool, batch_vectors_max=rows_max, on_appended=rung.append)  # type: ignore[arg-type]
+    return Appender(
+        writer,  # type: ignore[arg-type]
+        pool,
+        batch_vectors_max=rows_max,
+        on_appended=lambda position, _entry: rung.append(position),
+    )
 
 
 async def test_what_arrives_during_a_write_shares_the_next_entry_in_order() -> None:

@@ -20,6 +20,7 @@ from upwell.clock import Clock
 from upwell.errors import AlreadyExists, Forbidden, NotFound, Unauthenticated
 from upwell.format import Kind, pack, unpack
 from upwell.ids import new_identity
+from upwell.rate import RateText
 from upwell.store import Store
 
 ANY = "*"
@@ -54,6 +55,8 @@ class Grant(BaseModel):
     access: Access = Access.ADMIN
     created_at: datetime | None = None
     expires_at: datetime | None = None
+    #: How often it may be used, on each front end; None: as the server's setting says.
+    rate: RateText | None = None
 
     def check(self, access: Access, account: str, index: str | None) -> None:
         """Raise Forbidden unless this grant covers ``access`` to ``index`` (None: the account as a whole)."""
@@ -75,7 +78,14 @@ class Tokens:
         self._admin = Grant(id="bootstrap", name="bootstrap admin")
 
     def issue(
-        self, *, name: str, account: str, index: str, access: Access, lasts: timedelta | None
+        self,
+        *,
+        name: str,
+        account: str,
+        index: str,
+        access: Access,
+        lasts: timedelta | None,
+        rate: str | None = None,
     ) -> tuple[str, Grant]:
         """Make a token: (the token, to be shown once; what it allows)."""
         token = TOKEN_PREFIX + secrets.token_urlsafe(32)
@@ -88,8 +98,11 @@ class Tokens:
             access=access,
             created_at=now,
             expires_at=now + lasts if lasts is not None else None,
+            rate=rate,
         )
-        self._store.create(f"token/{_hash(token)}", *pack(Kind.TOKEN, grant.model_dump(mode="json")))
+        # What is not said is left out, so that an older Upwell reads all tokens that ask nothing new of it.
+        meta = grant.model_dump(mode="json", exclude_none=True)
+        self._store.create(f"token/{_hash(token)}", *pack(Kind.TOKEN, meta))
         return token, grant
 
     def revoke(self, token: str) -> None:

@@ -23,7 +23,7 @@ M = TypeVar("M", bound=BaseModel)
 
 #: What the request's token allows, once it is known.
 GRANT = web.RequestKey("grant", Grant)
-ACCOUNT = re.compile(r"[A-Za-z0-9_-]{1,32}")
+ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}")
 
 
 def operations(request: web.Request) -> Operations:
