@@ -17,6 +17,7 @@ import pytest
 from aiohttp import ClientSession, web
 from blockbuster import blockbuster_ctx
 
+import ingest.doors.cloudflare.queries
 import ingest.doors.cloudflare.vectors
 import ingest.parsing
 import upwell.log.entry
@@ -44,7 +45,7 @@ async def service(
     seen: set[str] = set()
     loop_thread = threading.get_ident()
     for module, name in (
-        (ingest.doors.cloudflare.vectors, "search"),
+        (ingest.doors.cloudflare.queries, "search"),
         (ingest.parsing, "parse_upload"),
         (ingest.doors.cloudflare.vectors, "lookup"),
         (upwell.shard.part, "encode_segment"),
