@@ -23,6 +23,7 @@ from upwell.settings import Settings
 from upwell.shard.apply import Applied
 from upwell.shard.compact import Compacted
 from upwell.shard.part import PartTask, Sharing
+from upwell.webhook import Delivery
 from workers.worker import WorkerProcess, stop_on_signals
 
 BATCH = 8
@@ -97,6 +98,15 @@ class FakeEngine:
 
     def help_apply(self, index_id: str, task: PartTask, sharing: Sharing) -> int:
         return 0
+
+    def webhook_indexes(self) -> list[str]:
+        return []
+
+    def webhooks_due(self, index_id: str) -> list[str]:
+        return []
+
+    def webhook_delivery(self, index_id: str, webhook_id: str) -> Delivery | None:
+        return None
 
     def apply_batch(
         self,

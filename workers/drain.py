@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import asdict
 
@@ -38,11 +39,21 @@ FENCED_PAUSE_S = 0.02
 class Drainer:
     """Drains indexes for one worker process."""
 
-    def __init__(self, engine: Drainable, settings: Settings, clock: Clock, executor: Executor) -> None:
+    def __init__(
+        self,
+        engine: Drainable,
+        settings: Settings,
+        clock: Clock,
+        executor: Executor,
+        *,
+        committed: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._engine = engine
         self._settings = settings
         self._clock = clock
         self._executor = executor
+        #: Told of each commit: the index's identity.
+        self._committed = committed
         #: Set when the process is told to stop: drains end after the batch they are at.
         self.stopping = False
 
@@ -105,5 +116,6 @@ class Drainer:
         )
         if applied is not None:
             log.debug("batch applied", index=index_id, **asdict(applied))
+            self._committed(index_id)
             await publish(redis, Notice(index_id, applied.version, applied.through_position))
         return applied

@@ -10,6 +10,7 @@ from upwell.garbage import Collected
 from upwell.shard.apply import Applied
 from upwell.shard.compact import Compacted
 from upwell.shard.part import PartTask, Sharing
+from upwell.webhook import Delivery
 
 
 class Drainable(Protocol):
@@ -67,4 +68,16 @@ class Drainable(Protocol):
 
     def help_apply(self, index_id: str, task: PartTask, sharing: Sharing) -> int:
         """Write parts of a batch that another process applies; returns how many."""
+        ...
+
+    def webhook_indexes(self) -> list[str]:
+        """All indexes that have webhooks."""
+        ...
+
+    def webhooks_due(self, index_id: str) -> list[str]:
+        """The webhooks of an index that there may be something to tell now."""
+        ...
+
+    def webhook_delivery(self, index_id: str, webhook_id: str) -> Delivery | None:
+        """A turn of delivering for one webhook; None if it is not there any more."""
         ...

@@ -1,4 +1,4 @@
-"""One worker process: arq workers on the queues of drains and of compactions, the sweep, and the collecting of garbage.
+"""One worker process: arq workers on the queues of drains and of compactions, the sweep, the collecting of garbage, and couriers.
 
 arq's known traps and what is done about each:
 
@@ -38,6 +38,7 @@ from workers.drain import Drainer
 from workers.engine import Drainable
 from workers.parts import Helping
 from workers.sweep import Sweep
+from workers.webhooks import Courier
 
 if TYPE_CHECKING:
     from arq.typing import WorkerCoroutine
@@ -66,7 +67,8 @@ class WorkerProcess:
         self._redis_url = redis_url
         self._executor = ThreadPoolExecutor(settings.worker_jobs, thread_name_prefix="drain")
         self._looks = ThreadPoolExecutor(1, thread_name_prefix="sweep")
-        self._drainer = Drainer(engine, settings, clock, self._executor)
+        self._courier = Courier(engine, settings, clock)
+        self._drainer = Drainer(engine, settings, clock, self._executor, committed=self._courier.committed)
         self._helping = Helping(engine, self._executor)
         self._merges = compacting_threads(settings.compaction_jobs)
         self._compacting = Compacting(engine, settings, self._looks, self._merges)
@@ -78,6 +80,7 @@ class WorkerProcess:
         """End after the batches under way."""
         self._drainer.stopping = True
         self._compacting.stopping = True
+        self._courier.stopping = True
         self._stop.set()
 
     async def run(self) -> None:
@@ -105,6 +108,7 @@ class WorkerProcess:
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
         for pool in (self._looks, self._executor, self._merges):
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
+        await asyncio.to_thread(self._courier.close)
 
     async def _run_once(self) -> None:
         """One arq worker's life: until stopped (returns) or until Redis fails it (raises)."""
@@ -116,12 +120,13 @@ class WorkerProcess:
             asyncio.create_task(self._compacting.run(redis), name="compaction"),
             asyncio.create_task(self._sweep.run(redis), name="sweep"),
             asyncio.create_task(self._collecting.run(redis), name="collecting"),
+            asyncio.create_task(self._courier.run(redis), name="webhooks"),
             asyncio.create_task(self._stop.wait(), name="stop"),
         }
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             if self._stop.is_set():
-                await _finish_jobs(worker, merger)
+                await asyncio.gather(_finish_jobs(worker, merger), self._courier.finish())
             for part in done:
                 part.result()
         finally:

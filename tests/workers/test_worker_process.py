@@ -72,6 +72,15 @@ class ListEngine:
     def help_apply(self, *_: object) -> int:
         return 0
 
+    def webhook_indexes(self) -> list[str]:
+        return []
+
+    def webhooks_due(self, _index_id: str) -> list[str]:
+        return []
+
+    def webhook_delivery(self, *_: object) -> None:
+        return None
+
     def apply_batch(
         self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None], _sharing: object
     ) -> Applied | None:

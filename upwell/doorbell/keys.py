@@ -8,6 +8,7 @@
     upwell:{index}:compacts:{shard}        string  lease_ttl_s        the worker that merges segments of a shard: its token
     upwell:{index}:asked:{shard}           string  ASKED_TTL_S        a merge was enqueued a moment ago
     upwell:{index}:part:{token}:{shard}    string  CLAIM_TTL_S        the worker that writes a part of a batch: nobody else need
+    upwell:{index}:tells:{webhook}         string  lease_ttl_s        the worker that delivers for a webhook: its token
     upwell:{index}:swept                   string  sweep_interval_s   a sweep: this index is seen to for now
     upwell:{index}:collected               string  a tenth of grace_s its garbage was collected a moment ago
     upwell:committed                       channel –                  a drain, after each commit
@@ -68,6 +69,11 @@ def asked_key(index_id: str, shard: int) -> str:
 def claim_key(index_id: str, token: str, shard: int) -> str:
     """Somebody writes this part of a batch."""
     return f"upwell:{{{index_id}}}:part:{token}:{shard}"
+
+
+def tells_key(index_id: str, webhook: str) -> str:
+    """Who delivers for a webhook just now."""
+    return f"upwell:{{{index_id}}}:tells:{webhook}"
 
 
 def applying_key(index_id: str) -> str:

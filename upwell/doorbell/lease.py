@@ -52,6 +52,7 @@ from upwell.doorbell.keys import (
     generation_key,
     knock_key,
     lease_key,
+    tells_key,
 )
 
 # KEYS generation   ARGV fresh token, ttl s
@@ -154,11 +155,21 @@ async def enqueue_compaction(redis: ArqRedis, index_id: str, shard: int) -> bool
 
 
 class Lease:
-    """One drain's claim to an index, or (with ``shard``) one compaction's claim to a shard."""
+    """One drain's claim to an index, or (with ``shard``) one compaction's to a shard, or one courier's to a ``webhook``."""
 
-    def __init__(self, redis: ArqRedis, index_id: str, ttl_s: float, shard: int | None = None) -> None:
+    def __init__(
+        self,
+        redis: ArqRedis,
+        index_id: str,
+        ttl_s: float,
+        shard: int | None = None,
+        *,
+        webhook: str | None = None,
+    ) -> None:
         self._redis = redis
         held = lease_key(index_id) if shard is None else compaction_lease_key(index_id, shard)
+        if webhook is not None:
+            held = tells_key(index_id, webhook)
         self._keys = (held, knock_key(index_id))
         self._token = secrets.token_hex(16)
         self._ttl_ms = max(1, int(ttl_s * 1000))
