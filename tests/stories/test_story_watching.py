@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.service import TOKEN, Index, Service, running
+from tests.service import TOKEN, Index, Service, running, until
 
 NAMES = itertools.count()
 
@@ -88,6 +88,24 @@ def test_the_recent_ones_newest_first(service: Service, index: Index) -> None:
     ]
     for limit in ("0", "-1", "x", "1001", "9" * 5000):
         assert index.get(f"/mutations?limit={limit}").error[0] == 400
+
+
+def test_a_stream_that_was_idle_for_long_misses_nothing() -> None:
+    with running(UPWELL_GRACE_S="1", UPWELL_RESULTS_S="1") as service:
+        index = service.apis[0].index("idle")
+        index.create(2)
+        with events_of(index) as events:
+            # The second makes garbage of the first one's segment, and collecting that makes a version of its own.
+            for _ in range(2):
+                index.visible(index.upsert(one("a")))
+            assert [events.get(timeout=20)[1] for _ in range(2)] == ["visible"] * 2
+            (manifests,) = service.data.glob("store/index/*/manifest")
+            for _ in until(60, every_s=0.2):
+                # The first is of the empty index, the third of the second upsert.
+                if min(int(path.name) for path in manifests.iterdir()) > 3:
+                    break
+            after = index.upsert(one("b"))
+            assert events.get(timeout=20)[:2] == (after, "visible")
 
 
 def test_a_stream_wants_a_token_and_an_id_of_this_index(index: Index) -> None:

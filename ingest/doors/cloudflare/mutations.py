@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 import orjson
@@ -15,7 +14,7 @@ from ingest.keys import NOTICES
 from upwell.catalog.tokens import Access
 from upwell.engine import Index
 from upwell.errors import Invalid
-from upwell.log.receipt import Receipt, parse
+from upwell.log.receipt import PLACES_MAX, Receipt, parse
 from upwell.outcome import Outcome, State
 
 LISTED_DEFAULT = 50
@@ -79,8 +78,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     index = await authorised_index(request, Access.READ)
     last = request.headers.get("Last-Event-ID")
     if last is None:
-        manifest = await asyncio.to_thread(index.head.refresh)
-        at = Receipt(manifest.applied_through, max(manifest.applied_places - 1, 0))
+        at = await operations(request).look(index.outcomes.newest)
     else:
         at = parse(index.record.receipt_key, last)
     stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
@@ -96,14 +94,16 @@ async def _stream_from(request: web.Request, stream: web.StreamResponse, index: 
     while not ops.visibility.closed:
         outcomes = await ops.look(index.outcomes.applied_after, at, EVENTS_AT_ONCE)
         if outcomes is None:
-            manifest = await asyncio.to_thread(index.head.refresh)
+            at = await ops.look(index.outcomes.newest)
             await stream.write(
-                b"event: gap\ndata: " + orjson.dumps({"visibleThrough": manifest.applied_through}) + b"\n\n"
+                b"event: gap\ndata: " + orjson.dumps({"visibleThrough": at.position}) + b"\n\n"
             )
-            at = Receipt(manifest.applied_through, max(manifest.applied_places - 1, 0))
         elif outcomes:
             await stream.write(b"".join(map(_event, outcomes)))
             at = outcomes[-1].receipt
+            if len(outcomes) < EVENTS_AT_ONCE:
+                # All there is: nothing more comes of this entry, whose outcomes may be forgotten before the next one comes.
+                at = Receipt(at.position, PLACES_MAX - 1)
         elif not await ops.visibility.reached(index, at.position + 1, KEEPALIVE_S):
             await stream.write(b": keepalive\n\n")
 
