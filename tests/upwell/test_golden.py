@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,15 +15,31 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.making import Client, HandClock, contents, delete, drain, insert, make_engine, make_index, upsert
+from tests.making import (
+    Client,
+    HandClock,
+    contents,
+    delete,
+    drain,
+    insert,
+    make_engine,
+    make_index,
+    prepared,
+    upsert,
+)
 from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
+from upwell.changeset import Changeset, Operation, about_property
 from upwell.engine import Engine
 from upwell.log import writer as writer_module
+from upwell.log.entry import PreparedMutation, request_of
 from upwell.outcome import State
+from upwell.properties import MetadataIndex, PropertyType
+from upwell.query.filter import Covered, OneOf
 from upwell.query.search import search
 from upwell.shard import ann, merge
 from upwell.shard.metric import Metric
+from upwell.webhook.model import Event
 
 GOLDEN = Path(__file__).parent / "golden"
 #: Of the token that the golden stores know.
@@ -49,6 +66,7 @@ def write_golden(folder: Path) -> None:
         patch.setattr(writer_module, "INLINE_BYTES_MAX", 0)
         client.append(upsert(("d", (0.125, 0.25), None, {})))
     write_codes(engine)
+    write_declared(engine)
     engine.catalog.delete("default", "golden")
     make_index(engine, "golden")
     engine.catalog.create("default", make_new("gone"))
@@ -83,6 +101,52 @@ def write_codes(engine: Engine) -> None:
                 assert engine.compact(index.record.id, 0) is not None
         Client(index).append(delete(*(f"v{n}" for n in range(0, 96, 7))))
         drain(engine, index)
+
+
+def write_declared(engine: Engine) -> None:
+    """Format 3: metadata indexes, rows that know when they were written, a request that counts once, a webhook."""
+    index = make_index(engine, "declared")
+    wanted = MetadataIndex(property="k.n", type=PropertyType.NUMBER)
+    Client(index).append(upsert(("early", (1, 2), None, {"k": {"n": 1}})))
+    drain(engine, index)
+    Client(index).append(
+        about_property(Operation.CREATE_METADATA_INDEX, wanted),
+        upsert(("late", (1, 3), None, {"k": {"n": 1}}), ("other", (1, 4), None, {"k": {"n": "1"}})),
+    )
+    drain(engine, index)
+    index.webhooks.create("https://example.com/hook", [Event.VISIBLE], "whsec_" + "Z29sZGVu" * 4)
+    for _ in range(2):
+        index.log_writer().append([keyed(upsert(("once", (9, 9))))])
+    drain(engine, index)
+
+
+def keyed(changeset: Changeset) -> PreparedMutation:
+    one = prepared(changeset)
+    return replace(one, mutation=replace(one.mutation, by="golden", request=request_of(one, "golden", "key")))
+
+
+@pytest.mark.parametrize("name", sorted({path.name for path in GOLDEN.iterdir()} - {"format-1", "format-2"}))
+def test_what_an_earlier_format_declared_still_holds(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    shutil.copytree(GOLDEN / name, folder)
+    engine = make_engine(folder)
+    index = engine.find("default", "declared")
+    view = index.newest.get()
+    (declared,) = view.manifest.metadata_indexes
+    assert (declared.index.property, declared.index.type) == ("k.n", "number")
+    assert any(live.segment.has_column("k.n") for shard in view.shards for live in shard)
+    for backfill, names in ((True, ["early", "late"]), (False, ["late"])):
+        asked = Covered(OneOf("k.n", (1.0,)), view.manifest.metadata_indexes, backfill=backfill)
+        found = search(view, np.array([1, 2], np.float32), 9, within=asked)
+        assert [match.found.id for match in found] == names
+    request = request_of(prepared(upsert(("once", (9, 9)))), "golden", "key")
+    settled = index.requests.find(request.name)
+    assert settled is not None and settled.digest == request.digest and settled.receipt.position == 3
+    assert index.outcomes.last_applied(view.manifest, "golden") == index.outcomes.last_applied(view.manifest)
+    recent = [outcome.result for outcome in index.outcomes.recent(2)]
+    assert [one.inserted for one in recent if one] == [0, 1]
+    ((webhook, _),) = index.webhooks.everything()
+    assert webhook.url == "https://example.com/hook" and webhook.events == (Event.VISIBLE,)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir() if path.name != "format-1"))
