@@ -23,6 +23,8 @@ M = TypeVar("M", bound=BaseModel)
 
 #: What the request's token allows, once it is known.
 GRANT = web.RequestKey("grant", Grant)
+#: Of a number in a query string.
+DIGITS_MAX = 18
 ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}")
 
 
@@ -82,6 +84,17 @@ def parse_json(body: bytes | bytearray | memoryview, model: type[M]) -> M:
 def unparsable(detail: str) -> CloudflareError:
     """The error for a JSON body that is not what an endpoint expects."""
     return CloudflareError(400, BODY_UNPARSABLE, f"Failed to parse the request body as JSON: {detail}")
+
+
+def number_in(request: web.Request, name: str, default: int, most: int) -> int:
+    """``?name=N``, from 1 to ``most``. Raises Invalid."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    # Python refuses to read thousands of digits, with an error of its own.
+    if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX and 1 <= int(text) <= most):
+        raise Invalid(f"{name}: expected a number from 1 to {most}, got {text[:64]!r}")
+    return int(text)
 
 
 def wait_seconds(request: web.Request, default: float = 0.0) -> float:

@@ -17,8 +17,8 @@ AFTER_RESULT = b',"success":true,"errors":[],"messages":'
 
 
 def said(code: int, message: str) -> dict[str, Any]:
-    """An item of ``errors`` or ``messages``."""
-    return {"code": code, "message": message}
+    """An item of ``errors`` or ``messages``. What it quotes may be of a header, and so may not be fit for UTF-8."""
+    return {"code": code, "message": message.encode("utf-8", "replace").decode()}
 
 
 def encode_result(

@@ -43,6 +43,7 @@ INDEX_DELETED = 3005
 QUERY_DIMENSIONS = 40006
 IDS = 40007
 ID_TOO_LONG = 40008
+NAMESPACE_TOO_LONG = 40009
 TOP_K = 40025
 BODY_UNPARSABLE = 40026
 TOO_MANY_REQUESTS = 40041
@@ -53,7 +54,7 @@ UNINDEXED_FILTER = OWN_CODES + 10
 #: The code of each reason to refuse a line. Those not listed are lines "not in the expected format".
 LINE_CODES: dict[object, int] = {
     Reason.ID_TOO_LONG: ID_TOO_LONG,
-    Reason.NAMESPACE_TOO_LONG: 40009,
+    Reason.NAMESPACE_TOO_LONG: NAMESPACE_TOO_LONG,
     Reason.WRONG_DIMENSIONS: 40012,
     Reason.METADATA_TOO_LARGE: 40016,
     Reason.METADATA_KEY: 40018,
@@ -69,6 +70,11 @@ class CloudflareError(UpwellError):
         self.status = status
         self.code = code
         self.message = message
+
+
+def invalid_config(detail: str) -> CloudflareError:
+    """The error for an index that cannot be made as it is described; the live service's code for it is not known."""
+    return CloudflareError(400, OWN_CODES + 400, f"vectorize.index.invalid_config - {detail}")
 
 
 def line_error(problem: LineProblem) -> tuple[int, str]:

@@ -30,7 +30,7 @@ def _object(properties: Mapping[str, object]) -> dict[str, object]:
 
 def _bounds(of: str) -> dict[str, object]:
     both = [{"required": list(side)} for side in (LOWER, UPPER)]
-    return _object(dict.fromkeys((*LOWER, *UPPER), {"type": of})) | {"not": {"anyOf": both}}
+    return _object({operator: {"type": of} for operator in (*LOWER, *UPPER)}) | {"not": {"anyOf": both}}
 
 
 #: The language, for the API description.
@@ -42,7 +42,8 @@ FILTER_SCHEMA: Final = {
     "additionalProperties": {
         "anyOf": [
             _SCALAR,
-            _object({"$eq": _SCALAR, "$ne": _SCALAR, "$in": _SCALARS, "$nin": _SCALARS}) | {"maxProperties": 1},
+            _object({"$eq": _SCALAR, "$ne": _SCALAR, "$in": _SCALARS, "$nin": _SCALARS})
+            | {"maxProperties": 1},
             _bounds("number"),
             _bounds("string"),
         ]
@@ -54,7 +55,10 @@ def parse_filter(given: Mapping[str, Any], bytes_max: int) -> Filter:
     """The filter that a decoded JSON object is; its keys all count. Raises Invalid, which names the key."""
     if not given:
         raise Invalid("filter: expected an object that is not empty")
-    size = len(orjson.dumps(given))
+    try:
+        size = len(orjson.dumps(given))
+    except TypeError:
+        raise Invalid("filter: expected an object that is not nested so deeply") from None
     if size >= bytes_max:
         raise Invalid(
             f"filter: the compact JSON representation must have fewer than {bytes_max} bytes, got {size}"

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from ingest.doors.cloudflare.context import authorised, authorised_index, grant_of, json_body, operations
 from ingest.doors.cloudflare.envelope import success
-from ingest.doors.cloudflare.errors import OWN_CODES, CloudflareError
+from ingest.doors.cloudflare.errors import invalid_config
 from ingest.doors.cloudflare.models import CreateIndex, index_result, timestamp
 from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
@@ -20,12 +20,9 @@ async def create(request: web.Request) -> web.Response:
     account = await authorised(request, Access.ADMIN)
     asked = await json_body(request, CreateIndex)
     settings = operations(request).engine.settings
-    if asked.config.dimensions > settings.dimensions_max:
-        raise CloudflareError(
-            400,
-            OWN_CODES + 400,
-            f"vectorize.index.invalid_config - Dimensions must be in range: [1, {settings.dimensions_max}]",
-        )
+    dimensions, most = asked.config.dimensions, settings.dimensions_max
+    if not 1 <= dimensions <= most:
+        raise invalid_config(f"Dimensions must be in range: [1, {most}], got {dimensions}")
     await _check_room(request, account)
     record = await operations(request).create_index(
         account,

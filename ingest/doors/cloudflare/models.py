@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from ingest.body.precise import FLOAT32_END
+from ingest.doors.cloudflare.errors import invalid_config
 from ingest.doors.cloudflare.filters import FILTER_SCHEMA
 from upwell.catalog.record import IndexRecord
 from upwell.properties import PropertyType
@@ -62,7 +63,8 @@ PRESETS = {
 class IndexConfig(Request):
     """Dimensions and metric."""
 
-    dimensions: Annotated[int, Field(ge=1, strict=True)]
+    #: Their range is a setting's, and told in Cloudflare's words.
+    dimensions: Annotated[int, Field(strict=True, json_schema_extra={"minimum": 1})]
     metric: Metric
 
 
@@ -91,6 +93,13 @@ class CreateIndex(Request):
     ]
     description: str | None = Field(None, max_length=1024)
     shards: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_config(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("config") is None:
+            raise invalid_config("Config must be provided")
+        return given
 
 
 def _lenient_return_metadata(value: object) -> object:
@@ -166,13 +175,6 @@ class DeleteMetadataIndex(Request):
     """Body of metadata_index/delete."""
 
     property_name: PropertyName
-
-
-class Match(Result):
-    """One hit."""
-
-    id: str
-    score: float
 
 
 def index_result(record: IndexRecord) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import contextlib
 import orjson
 from aiohttp import web
 
-from ingest.doors.cloudflare.context import authorised_index, operations, wait_seconds
+from ingest.doors.cloudflare.context import authorised_index, number_in, operations, wait_seconds
 from ingest.doors.cloudflare.envelope import success
 from ingest.doors.cloudflare.models import mutation_status
 from ingest.keys import NOTICES
@@ -40,7 +40,8 @@ async def recent(request: web.Request) -> web.Response:
     A page's cursor is the id of its last mutation; there is none after the last page. ``queued`` includes those being applied.
     """
     index = await authorised_index(request, Access.READ)
-    limit, state, cursor = _limit(request), _state(request), request.query.get("cursor")
+    limit = number_in(request, "limit", LISTED_DEFAULT, LISTED_MAX)
+    state, cursor = _state(request), request.query.get("cursor")
     before = parse(index.record.receipt_key, cursor) if cursor else None
     outcomes = await operations(request).look(index.outcomes.recent, limit + 1, before, state)
     more, outcomes = len(outcomes) > limit, outcomes[:limit]
@@ -49,13 +50,6 @@ async def recent(request: web.Request) -> web.Response:
         applying_through = await request.config_dict[NOTICES].applying(index.record.id)
     page = [mutation_status(outcome, applying_through).to_json() for outcome in outcomes]
     return success(page, info={"count": len(page), "cursor": outcomes[-1].mutation_id if more else None})
-
-
-def _limit(request: web.Request) -> int:
-    text = request.query.get("limit", str(LISTED_DEFAULT))
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= LISTED_MAX):
-        raise Invalid(f"limit: expected a number from 1 to {LISTED_MAX}, got {text[:64]!r}")
-    return int(text)
 
 
 def _state(request: web.Request) -> State | None:

@@ -13,12 +13,11 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from ingest.doors.cloudflare.context import ACCOUNT, operations
+from ingest.doors.cloudflare.context import ACCOUNT, number_in, operations
 from ingest.doors.cloudflare.envelope import answer, said, success
 from ingest.doors.cloudflare.models import timestamp
 from ingest.requests import bearer_token
 from upwell.catalog.tokens import ANY, Grant
-from upwell.errors import Invalid
 
 #: The account of those who never chose one; it need not hold an index yet.
 DEFAULT_ACCOUNT = "default"
@@ -64,8 +63,8 @@ async def _page(
     request: web.Request, name_key: str, describe: Callable[[Grant, str], dict[str, Any]]
 ) -> web.Response:
     grant = await _grant(request)
-    page = _number(request, "page", 1, PAGE_MAX)
-    per_page = _number(request, "per_page", PER_PAGE_DEFAULT, PER_PAGE_MAX)
+    page = number_in(request, "page", 1, PAGE_MAX)
+    per_page = number_in(request, "per_page", PER_PAGE_DEFAULT, PER_PAGE_MAX)
     found = await _accounts_of(request, grant)
     wanted = request.query.get(name_key)
     if wanted is not None:
@@ -85,15 +84,6 @@ async def _page(
         "messages": [],
     }
     return answer(orjson.dumps(envelope))
-
-
-def _number(request: web.Request, name: str, default: int, most: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= most):
-        raise Invalid(f"{name}: expected a number from 1 to {most}, got {text[:64]!r}")
-    return int(text)
 
 
 async def _accounts_of(request: web.Request, grant: Grant) -> list[str]:

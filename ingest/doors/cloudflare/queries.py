@@ -15,6 +15,7 @@ from ingest.doors.cloudflare.context import authorised, operations, parse_json, 
 from ingest.doors.cloudflare.envelope import answer, encode_result, said
 from ingest.doors.cloudflare.errors import (
     ID_TOO_LONG,
+    NAMESPACE_TOO_LONG,
     OWN_CODES,
     QUERY_DIMENSIONS,
     TOP_K,
@@ -128,13 +129,16 @@ def _prepare(index: Index, asked: Query, after: str | None, settings: Settings) 
     """Check everything about a query. Raises the error that Cloudflare gives for each mistake."""
     _check_top_k(asked, settings)
     wanted = None if asked.filter is None else parse_filter(asked.filter, settings.filter_bytes_max)
-    if asked.namespace is not None and len(asked.namespace.encode()) > settings.namespace_bytes_max:
-        raise Invalid(f"namespace: expected at most {settings.namespace_bytes_max} bytes")
-    if asked.vector_id is not None and (size := len(asked.vector_id.encode())) > settings.id_bytes_max:
-        says = f"id too long; max is {settings.id_bytes_max} bytes, got {size} bytes (vectorId)"
-        raise CloudflareError(400, ID_TOO_LONG, says)
+    _check_size("namespace", asked.namespace, NAMESPACE_TOO_LONG, settings.namespace_bytes_max)
+    _check_size("id", asked.vector_id, ID_TOO_LONG, settings.id_bytes_max)
     vector = None if asked.vector is None else _checked(asked.vector, index.record.dimensions)
     return _Prepared(index, asked, vector, wanted, after, settings)
+
+
+def _check_size(what: str, name: str | None, code: int, bytes_max: int) -> None:
+    size = len((name or "").encode())
+    if size > bytes_max:
+        raise CloudflareError(400, code, f"{what} too long; max is {bytes_max} bytes, got {size} bytes")
 
 
 def _check_top_k(asked: Query, settings: Settings) -> None:

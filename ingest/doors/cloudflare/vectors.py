@@ -9,7 +9,7 @@ import pyarrow as pa
 from aiohttp import web
 
 from ingest.body import Rules, inflate, parse_ids
-from ingest.doors.cloudflare.context import authorised_index, operations
+from ingest.doors.cloudflare.context import authorised_index, number_in, operations
 from ingest.doors.cloudflare.envelope import answer, encode_result
 from ingest.doors.cloudflare.errors import BODY_UNPARSABLE, CURSOR, IDS, LINE_CODES, CloudflareError
 from ingest.doors.cloudflare.writes import acknowledge, report, wishes_of
@@ -47,7 +47,7 @@ async def _upload(request: web.Request, operation: Operation) -> web.Response:
         id_bytes_max=settings.id_bytes_max,
         namespace_bytes_max=settings.namespace_bytes_max,
         metadata_bytes_max=settings.metadata_bytes_max,
-        discard=wishes.dry_run or _unparsable_behavior(request) == "discard",
+        discard=_unparsable_behavior(request) == "discard" or wishes.dry_run,
     )
     if wishes.dry_run:
         mutation = await ops.rehearse(request, operation, rules)
@@ -129,19 +129,10 @@ def _vector(found: Found) -> dict[str, Any]:
 async def list_ids(request: web.Request) -> web.Response:
     """``GET …/list?count=&cursor=``: ids page by page, as of the moment of the first page."""
     index = await authorised_index(request, Access.READ)
-    count = _count(request)
+    most = operations(request).engine.settings.list_page_max
+    count = number_in(request, "count", min(LIST_DEFAULT, most), most)
     cursor = request.query.get("cursor")
     return answer(await operations(request).ask(lambda: _page(index, cursor, count)))
-
-
-def _count(request: web.Request) -> int:
-    most = operations(request).engine.settings.list_page_max
-    text = request.query.get("count")
-    if text is None:
-        return min(LIST_DEFAULT, most)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= most):
-        raise Invalid(f"count: expected a number from 1 to {most}, got {text[:64]!r}")
-    return int(text)
 
 
 def _page(index: Index, cursor: str | None, count: int) -> bytes:

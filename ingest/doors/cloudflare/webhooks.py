@@ -33,7 +33,7 @@ class NewWebhook(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: Annotated[str, Field(min_length=1)]
-    events: Annotated[tuple[Event, ...], Field(min_length=1)] = tuple(Event)
+    events: Annotated[tuple[Event, ...], Field(min_length=1, fail_fast=True)] = tuple(Event)
     secret: str | None = None
 
 

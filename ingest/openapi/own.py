@@ -1,0 +1,89 @@
+"""The table of Upwell's own operations: tokens, health, metrics, and this description."""
+
+from __future__ import annotations
+
+from ingest.openapi.cloudflare.envelope import TO_ANYTHING, WITH_BODY, answers, success
+from ingest.openapi.operation import Answer, Content, Operation, json_body
+from ingest.tokens import IssuedToken, NewToken
+
+TAGS = [
+    {"name": "tokens", "description": "Upwell's own: tokens."},
+    {"name": "service", "description": "Upwell's own: the front end itself. No token is asked for."},
+]
+
+
+def _json(description: str, **properties: object) -> Answer:
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    return Answer(description=description, content={"application/json": Content(schema=schema)})
+
+
+OPERATIONS = (
+    Operation(
+        method="post",
+        path="/upwell/v1/tokens",
+        id="createToken",
+        tag="tokens",
+        summary="Make a token",
+        description="Only a token that may administer every account can. The new token is shown in this answer and never again.",
+        body=json_body(NewToken, "What the token is to allow.", reader={"name": "reader", "access": "read"}),
+        answers=answers(success(IssuedToken, "The token."), *TO_ANYTHING, 403, *WITH_BODY),
+    ),
+    Operation(
+        method="get",
+        path="/healthz",
+        id="healthz",
+        tag="service",
+        summary="Does the process answer?",
+        answers={200: _json("It does.", status={"const": "ok"})},
+        secured=False,
+    ),
+    Operation(
+        method="get",
+        path="/readyz",
+        id="readyz",
+        tag="service",
+        summary="Can it do its work?",
+        description="Redis away is said and is no failure: writes and queries go on without.",
+        answers={
+            200: _json(
+                "The store can be read.",
+                status={"const": "ready"},
+                store={"const": "ok"},
+                redis={"enum": ["connected", "away"]},
+            ),
+            503: _json(
+                "The store cannot be read.", status={"const": "unavailable"}, store={"type": "string"}
+            ),
+        },
+        secured=False,
+    ),
+    Operation(
+        method="get",
+        path="/metrics",
+        id="metrics",
+        tag="service",
+        summary="Metrics for Prometheus",
+        answers={
+            200: Answer(
+                description="In the text format.", content={"text/plain": Content(schema={"type": "string"})}
+            )
+        },
+        secured=False,
+    ),
+    Operation(
+        method="get",
+        path="/openapi.json",
+        id="openapi",
+        tag="service",
+        summary="This description",
+        answers={
+            200: Answer(
+                description="An OpenAPI 3.1 document.",
+                content={"application/json": Content(schema={"type": "object"})},
+                headers={"ETag": "Changes with the document; send it back as If-None-Match."},
+            ),
+            304: Answer(description="It has not changed since.", headers={"ETag": "The same."}),
+        },
+        secured=False,
+    ),
+)
