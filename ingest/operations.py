@@ -36,6 +36,7 @@ from upwell.outcome import Outcome
 from upwell.shard.view import View
 
 T = TypeVar("T")
+Check = Callable[[], None]
 log = structlog.get_logger()
 
 #: Threads for looks at the store and for appends: they wait for the disk, so there may be more than cores.
@@ -88,6 +89,11 @@ class Operations:
         self._rates.count(grant)
         return grant
 
+    async def check_still_valid(self, token: str) -> None:
+        """Raise Unauthenticated if a token that was good when its request began is not any more. Counts as no request."""
+        if not self.engine.tokens.is_admin_token(token):
+            await self.look(self.engine.tokens.grant_of, token)
+
     async def create_index(self, account: str, new: NewIndex) -> IndexRecord:
         """Make an index. Raises Exists."""
         return await self.look(self.engine.catalog.create, account, new)
@@ -116,11 +122,19 @@ class Operations:
         request: web.Request,
         operation: Operation,
         rules: Rules,
+        *,
         sender: Sender,
+        may: Check,
     ) -> tuple[Accepted, Mutation]:
-        """Read an upload, make it durable, and ring. Raises InvalidLine, TooLarge, Invalid, KeyReused or Unavailable."""
+        """Read an upload, make it durable, and ring. ``may`` blocks, and raises if there is no room for it.
+
+        Raises InvalidLine, TooLarge, Invalid, KeyReused or Unavailable.
+        """
+        if sender.key is None:
+            # What cannot be a request that is known already need not be read to be refused.
+            await self.look(may)
         prepared = await self._read_upload(request, operation, rules)
-        return await self._append(index, prepared, sender), prepared.mutation
+        return await self._append(index, prepared, sender, may), prepared.mutation
 
     async def rehearse(self, request: web.Request, operation: Operation, rules: Rules) -> Mutation:
         """Read an upload, and do nothing with it. Raises InvalidLine, TooLarge or Invalid."""
@@ -142,18 +156,29 @@ class Operations:
         """Before the body of a write is read: raises Behind if its index waits with too much already. See Admission."""
         await self._admission.check(index, adds_rows=adds_rows)
 
-    async def append(self, index: Index, changeset: Changeset, sender: Sender) -> Accepted:
-        """Make a mutation durable, ring for the workers, and return its id. Raises KeyReused or Unavailable."""
-        accepted_at = self.engine.clock.now()
-        return await self._append(index, await self.parse(lambda: prepare(changeset, accepted_at)), sender)
+    async def append(
+        self, index: Index, changeset: Changeset, sender: Sender, may: Check | None = None
+    ) -> Accepted:
+        """Make a mutation durable, ring for the workers, and return its id. ``may`` blocks, and raises if it must not be.
 
-    async def _append(self, index: Index, prepared: PreparedMutation, sender: Sender) -> Accepted:
+        Raises KeyReused or Unavailable.
+        """
+        accepted_at = self.engine.clock.now()
+        prepared = await self.parse(lambda: prepare(changeset, accepted_at))
+        return await self._append(index, prepared, sender, may)
+
+    async def _append(
+        self, index: Index, prepared: PreparedMutation, sender: Sender, may: Check | None
+    ) -> Accepted:
         request = None
         if sender.key is not None:
             request = await self.look(request_of, prepared, sender.by, sender.key)
             settled = await self.look(index.requests.find, request.name)
             if settled is not None:
                 return _replayed(index, request, settled)
+        if may is not None:
+            # Only now: what was accepted once is not refused for what came of it.
+            await self.look(may)
         mutation = replace(prepared.mutation, by=sender.by, request=request)
         receipt = await self._appender(index).append(
             PreparedMutation(mutation=mutation, columns=prepared.columns)

@@ -47,7 +47,8 @@ class Visibility:
         self.notice_all()
 
     async def reached(self, index: Index, position: int, wait_s: float) -> bool:
-        """Wait until ``position`` is applied, at most ``wait_s``; returns whether it is."""
+        """Wait until ``position`` is applied, at most ``wait_s``; returns whether it is. Raises Gone if the index is deleted
+        meanwhile."""
         deadline = self._clock.monotonic() + wait_s
         while True:
             # Taken before the look: a notice between look and wait must not be lost.
@@ -64,4 +65,4 @@ class Visibility:
                 async with asyncio.timeout(min(left, POLL_TOLD_S if self.told() else POLL_S)):
                     await moved.wait()
             except TimeoutError:
-                continue
+                await asyncio.to_thread(index.check_live)

@@ -18,7 +18,7 @@ from upwell.catalog.names import Catalog
 from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Tokens
 from upwell.clock import Clock, SystemClock
-from upwell.errors import Corrupt, NotFound
+from upwell.errors import Corrupt, Gone, NotFound
 from upwell.garbage import Collected, Collector, DeadIndexes
 from upwell.log.backlog import Backlog, BacklogSize
 from upwell.log.reader import LogReader
@@ -73,7 +73,7 @@ class Index:
     @cached_property
     def outcomes(self) -> Outcomes:
         """What became of each mutation."""
-        return Outcomes(self.record, self.head, self.log)
+        return Outcomes(self.record, self.head, self.log, self.requests)
 
     @cached_property
     def webhooks(self) -> Webhooks:
@@ -168,6 +168,11 @@ class Index:
         return Load(
             self.backlog.look(manifest.applied_through), max(len(shard.segments) for shard in manifest.shards)
         )
+
+    def check_live(self) -> None:
+        """Raise Gone if the index has lost its name. One look at the store."""
+        if not self._engine.catalog.is_live(self.record):
+            raise Gone("the index was deleted", name=self.record.name)
 
     def has_backlog(self) -> bool:
         """Is there a log entry that is not applied yet? Two looks at the store."""

@@ -20,6 +20,7 @@ from upwell.errors import NotFound
 from upwell.log.entry import Mutation, problem_to_json
 from upwell.log.reader import LogReader
 from upwell.log.receipt import PLACES_MAX, Receipt, mint, parse
+from upwell.log.request import Requests
 from upwell.manifest import Manifest, ManifestHead, MutationResult
 
 #: Results of this many commits are kept in memory: those that clients wait for just now.
@@ -51,13 +52,22 @@ class Outcome:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Some outcomes in order, and the receipt through which there are no others."""
+
+    outcomes: list[Outcome]
+    through: Receipt
+
+
 class Outcomes:
     """The outcomes of one index's mutations. Blocking; safe to share between threads."""
 
-    def __init__(self, record: IndexRecord, head: ManifestHead, log: LogReader) -> None:
+    def __init__(self, record: IndexRecord, head: ManifestHead, log: LogReader, requests: Requests) -> None:
         self._record = record
         self._head = head
         self._log = log
+        self._requests = requests
         self._lock = threading.Lock()
         self._commits: OrderedDict[int, tuple[datetime, tuple[MutationResult, ...]]] = OrderedDict()
 
@@ -94,8 +104,10 @@ class Outcomes:
         if manifest.applied_through == 0:
             return None
         own = next((one for one in manifest.newest_by if one.by == by), None)
-        if own is not None:
-            return mint(self._record.receipt_key, Receipt(own.position, own.place))
+        # Without one of its own the newest of all; a store of an older format knows none by its sender.
+        newest = own or (manifest.newest_by[-1] if manifest.newest_by else None)
+        if newest is not None:
+            return mint(self._record.receipt_key, Receipt(newest.position, newest.place))
         return mint(self._record.receipt_key, Receipt(manifest.applied_through, manifest.applied_places - 1))
 
     def recent(self, limit: int, before: Receipt | None = None, state: State | None = None) -> list[Outcome]:
@@ -122,9 +134,17 @@ class Outcomes:
         for position in range(
             newest if before is None else min(newest, before.position), manifest.applied_through, -1
         ):
-            for place in reversed(range(len(self._log.read(position).mutations))):
-                if before is None or Receipt(position, place) < before:
-                    yield self._outcome_at(Receipt(position, place), manifest)
+            for place, mutation in reversed(list(enumerate(self._log.read(position).mutations))):
+                receipt = Receipt(position, place)
+                if (before is None or receipt < before) and not self._is_duplicate(mutation, receipt):
+                    yield self._outcome_at(receipt, manifest)
+
+    def _is_duplicate(self, mutation: Mutation, receipt: Receipt) -> bool:
+        """Is it known by now that the same request is in the log twice, and that the other one counts?"""
+        if mutation.request is None:
+            return False
+        settled = self._requests.find(mutation.request.name)
+        return settled is not None and settled.receipt != receipt
 
     def _applied(self, manifest: Manifest, before: Receipt | None) -> Iterator[Outcome]:
         """Mutations that are applied, newest first, as far back as is known."""
@@ -135,25 +155,28 @@ class Outcomes:
             yield from (one for one in reversed(applied) if before is None or one.receipt < before)
             version -= 1
 
-    def applied_after(self, receipt: Receipt, limit: int) -> list[Outcome] | None:
+    def applied_after(self, receipt: Receipt, limit: int) -> Applied | None:
         """Mutations that became visible or failed and lie after ``receipt``, oldest first; None if some of them are not
         known any more. One with the last place that an entry can have (``newest``) stands for its whole entry."""
         manifest = self._head.refresh()
+        everything = max(receipt, Receipt(manifest.applied_through, PLACES_MAX - 1))
         if receipt >= Receipt(manifest.applied_through, manifest.applied_places - 1):
-            return []
+            return Applied([], everything)
         # Behind the last place that an entry can have, what applied the next one is enough to know.
         position = receipt.position + 1 if receipt.place == PLACES_MAX - 1 else max(receipt.position, 1)
         version = self._head.chain.version_that_applied(position, manifest)
         found: list[Outcome] = []
-        while version is not None and len(found) < limit:
+        while version is not None:
             if version > manifest.version:
-                return found
+                return Applied(found, everything)
             applied = self._applied_by(version, manifest)
             if applied is None:
                 return None
             found += [one for one in applied if one.receipt > receipt]
+            if len(found) >= limit:
+                return Applied(found[:limit], found[limit - 1].receipt)
             version += 1
-        return None if version is None else found[:limit]
+        return None
 
     def newest(self) -> Receipt:
         """A receipt behind every mutation that is visible or failed by now."""
@@ -177,7 +200,8 @@ class Outcomes:
             _, results = self._commit(version)
         except NotFound:
             return None
-        return [self._outcome_at(Receipt(result.position, result.place), manifest) for result in results]
+        told = (result for result in results if not result.duplicate)
+        return [self._outcome_at(Receipt(result.position, result.place), manifest) for result in told]
 
     def _outcome_at(self, receipt: Receipt, manifest: Manifest) -> Outcome:
         return self.at(mint(self._record.receipt_key, receipt), receipt, manifest)

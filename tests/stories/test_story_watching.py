@@ -111,7 +111,21 @@ def test_a_stream_that_was_idle_for_long_misses_nothing() -> None:
 def test_a_stream_wants_a_token_and_an_id_of_this_index(index: Index) -> None:
     assert index.get("/mutations/events", token=None).error[0] == 401
     foreign = {"Last-Event-ID": "00000000-0001-8000-8000-000000000000"}
-    assert index.get("/mutations/events", headers=foreign).error[0] == 404
+    assert index.get("/mutations/events", headers=foreign).error[0] == 400
+
+
+def test_waiting_ends_with_the_index(service: Service, index: Index) -> None:
+    service.workers[0].send_signal(signal.SIGSTOP)
+    mutation = index.upsert(one("never"))
+    answers: queue.Queue[Any] = queue.Queue()
+    waiter = threading.Thread(target=lambda: answers.put(index.get(f"/mutations/{mutation}?wait=60")))
+    waiter.start()
+    time.sleep(0.3)
+    assert index.api.call("DELETE", index.path()).status == 200
+    gone = answers.get(timeout=20)
+    service.workers[0].send_signal(signal.SIGCONT)
+    waiter.join()
+    assert gone.error[:2] == (410, 3005)
 
 
 def test_waiting_requests_do_not_keep_a_front_end_from_stopping(service: Service, index: Index) -> None:

@@ -78,6 +78,17 @@ def test_what_is_wrong_with_the_request_itself_is_refused_as_ever(index: Index) 
     assert "dry-run: expected true or false" in index.post("upsert?dry-run=yes", line("a")).error[2]
 
 
+def test_what_cannot_be_tried_is_not_done_instead(index: Index) -> None:
+    for method, path, body in (
+        ("DELETE", index.path("?dry-run=true"), None),
+        ("POST", index.path().rsplit("/", 1)[0] + "?dry-run=true", {"name": "never", "config": {}}),
+        ("POST", index.path("/webhooks?dry-run=true"), {"url": "https://example.com"}),
+    ):
+        status, code, says = index.api.call(method, path, body).error
+        assert (status, code) == (400, 50400) and "can be tried" in says
+    assert index.get("").status == 200 and index.get("/webhooks").result == []
+
+
 # Waiting.
 
 
@@ -186,6 +197,56 @@ def test_many_at_once_are_one(service: Service, index: Index) -> None:
     assert sum(one["counts"]["inserted"] + one["counts"]["skipped"] for one in applied) == 1
 
 
+def test_copies_of_a_request_in_the_log_are_seen_by_nobody(service: Service, index: Index) -> None:
+    """Two front ends take the same requests at once, so that some are in the log twice. Who was given an id must see it come up."""
+    others = [api.index(index.name) for api in service.apis]
+    given: set[str] = set()
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(10):
+            body, key = line(f"v{number}"), f"round-{number}"
+            answers = list(
+                pool.map(lambda n, body=body, key=key: keyed(others[n % 2], body, key=key), range(4))
+            )
+            (mutation,) = {one.result["mutationId"] for one in answers}
+            given.add(mutation)
+            index.visible(mutation)
+            assert index.get("/info").result["processedUpToMutation"] == mutation
+    listed = index.get("/mutations?limit=1000").result
+    assert {one["mutationId"] for one in listed} == given and len(listed) == len(given)
+    positions = [one["position"] for one in listed]
+    assert len(set(positions)) == len(given) <= max(positions)
+
+
+def test_what_was_accepted_once_is_not_refused_for_what_came_of_it() -> None:
+    with running(UPWELL_VECTORS_MAX="2", UPWELL_METADATA_INDEXES_MAX="1") as service:
+        index = service.apis[0].index("full")
+        index.create(2)
+        body = f"{line('a')}\n{line('b')}"
+        first = keyed(index, body)
+        index.visible(first.result["mutationId"])
+        assert keyed(index, body).result == first.result
+        assert keyed(index, line("c")).error[0] == 422
+        assert "max is 2, it has 2" in keyed(index, line("c"), key="new").error[2]
+        assert "max is 2, it has 2" in index.post("insert", line("c")).error[2]
+        wanted = {"propertyName": "p", "indexType": "string"}
+        made = keyed(index, json.dumps(wanted), key="p", operation="metadata_index/create")
+        index.visible(made.result["mutationId"])
+        again = {"propertyName": "q", "indexType": "string"}
+        index.visible(index.post("metadata_index/delete", {"propertyName": "p"}).result["mutationId"])
+        index.visible(index.post("metadata_index/create", again).result["mutationId"])
+        operation = "metadata_index/create"
+        assert keyed(index, json.dumps(wanted), key="p", operation=operation).result == made.result
+        assert keyed(index, json.dumps(again), key="p", operation=operation).error[0] == 422
+        assert "max is 1" in keyed(index, json.dumps(wanted), key="r", operation=operation).error[2]
+
+
+def test_other_discarded_lines_are_another_request(index: Index) -> None:
+    operation = "insert?unparsable-behavior=discard"
+    first = keyed(index, line("a") + "\n" + line("b", 1), operation=operation)
+    assert keyed(index, line("a") + "\n" + line("b", 1), operation=operation).result == first.result
+    assert keyed(index, line("a") + "\n" + line("c", 1), operation=operation).error[0] == 422
+
+
 def test_keys_outlive_redis_and_every_process() -> None:
     with running() as service:
         index = service.apis[0].index("outlives")
@@ -274,4 +335,5 @@ def test_mutations_are_listed_by_state_and_page_by_page(index: Index) -> None:
     assert (
         "state: expected one of queued, applying, visible, failed" in index.get("/mutations?state=x").error[2]
     )
-    assert index.get("/mutations?cursor=nonsense").error[0] == 404
+    assert "cursor: expected the id of a mutation" in index.get("/mutations?cursor=nonsense").error[2]
+    assert index.get("/mutations?state=applying").result == []

@@ -80,9 +80,15 @@ def prepare(changeset: Changeset, accepted_at: datetime) -> PreparedMutation:
 
 def request_of(prepared: PreparedMutation, token_id: str, key: str) -> Request:
     """The request by which a mutation came, if its sender gave it a key. The same mutation gives the same one."""
-    about = prepared.mutation.metadata_index
+    mutation = prepared.mutation
     said = orjson.dumps(
-        [prepared.mutation.operation, prepared.mutation.received, about and about.model_dump(mode="json")]
+        [
+            mutation.operation,
+            mutation.received,
+            mutation.metadata_index and mutation.metadata_index.model_dump(mode="json"),
+            mutation.discarded_count,
+            [problem_to_json(problem) for problem in mutation.discarded],
+        ]
     )
     return Request.of(token_id, key, said, memoryview(prepared.columns))
 

@@ -78,6 +78,8 @@ class MutationResult(_Frozen):
     #: The first discarded lines, as log entries keep them.
     discarded_lines: tuple[dict[str, Any], ...] = ()
     error: str | None = None
+    #: Its request was in the log twice, and this is the one that does not count: its id was given to nobody.
+    duplicate: bool = False
 
 
 class DeclaredIndex(_Frozen):

@@ -220,7 +220,7 @@ def _newest_by(before: Manifest, batch: Sequence[Pending]) -> tuple[NewestBy, ..
     newest = {one.by: one for one in before.newest_by}
     for one in batch:
         by = one.mutation.by
-        if by is not None:
+        if by is not None and not one.duplicate:
             newest.pop(by, None)
             newest[by] = NewestBy(by=by, position=one.position, place=one.place)
     return tuple(newest.values())[-NEWEST_BY_KEPT:]

@@ -31,13 +31,15 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pending:
-    """A mutation to be applied: its rows, or (``changeset`` None) why it cannot be; None for both: there is nothing to apply."""
+    """A mutation to be applied: its rows, or (``changeset`` None) why it cannot be, or that it is one that the log holds twice."""
 
     position: int
     place: int
     mutation: Mutation
     changeset: Changeset | None
     error: str | None = None
+    #: Its request is in the log twice, and the other one is the one that counts. Nobody was ever given this one's id.
+    duplicate: bool = False
 
     @property
     def is_left_out(self) -> bool:
@@ -100,8 +102,13 @@ class BatchReader:
             if mutation.request is not None:
                 receipt = Receipt(entry.position, place)
                 if self._requests.settle(mutation.request, receipt).receipt != receipt:
-                    # The same request is in the log twice, and the other one is the one that counts.
-                    return Pending(position=entry.position, place=place, mutation=mutation, changeset=None)
+                    return Pending(
+                        position=entry.position,
+                        place=place,
+                        mutation=mutation,
+                        changeset=None,
+                        duplicate=True,
+                    )
             changeset = entry.changeset(place, self._store.read)
             dimensions = None if changeset.vectors is None else changeset.vectors.shape[1]
             if dimensions not in (None, self._record.dimensions):

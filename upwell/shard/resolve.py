@@ -210,5 +210,6 @@ def _result(one: Pending, counted: list[int]) -> MutationResult:
         discarded=mutation.discarded_count,
         discarded_lines=tuple(problem_to_json(problem) for problem in mutation.discarded),
         error=one.error,
+        duplicate=one.duplicate,
         **dict(zip(COUNTED, counted, strict=True)),
     )

@@ -61,21 +61,21 @@ class Delivery:
             return None
         if self.progress.pending is not None:
             return Due((self.progress.pending,), self.progress.pending.receipt)
-        outcomes = self._outcomes.applied_after(at, AT_ONCE)
-        if outcomes is None:
+        applied = self._outcomes.applied_after(at, AT_ONCE)
+        if applied is None:
             through = Receipt(max(self._outcomes.known_from() - 1, at.position), PLACES_MAX - 1)
             return Due((gap(self._record, self.webhook, at, through, now),), through)
-        if not outcomes:
-            # So this entry has no more of them. To know it keeps an index that rests for long from telling of a gap: what applied
-            # the entry may be swept then, and nobody could say any more whether there was more in it.
-            self.progress = self.progress.passed(Receipt(at.position, PLACES_MAX - 1))
+        if not applied.outcomes:
+            # So these entries have no more of them. To know it keeps an index that rests for long from telling of a gap: what applied
+            # them may be swept then, and nobody could say any more whether there was more in them.
+            self.progress = self.progress.passed(applied.through)
             return None
         messages = tuple(
             told(self._record, self.webhook, outcome, now)
-            for outcome in outcomes
+            for outcome in applied.outcomes
             if outcome.state.value in self.webhook.events
         )
-        return Due(messages, outcomes[-1].receipt)
+        return Due(messages, applied.through)
 
     def is_wanted(self) -> bool:
         """Are the webhook and its index still there?"""

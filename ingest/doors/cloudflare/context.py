@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from ingest.body import inflate
 from ingest.body.precise import BYTE_ORDER_MARK
 from ingest.doors.cloudflare.errors import BODY_UNPARSABLE, NO_ROUTE, CloudflareError
+from ingest.doors.cloudflare.words import first_in_words
 from ingest.keys import OPERATIONS
 from ingest.operations import Operations
 from ingest.requests import bearer_token, read_body
@@ -75,10 +76,7 @@ def parse_json(body: bytes | bytearray | memoryview, model: type[M]) -> M:
     except orjson.JSONDecodeError as error:
         raise unparsable(str(error)) from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        field = ".".join(str(piece) for piece in first["loc"])
-        says = first["msg"].removeprefix("Value error, ")
-        raise unparsable(f"{field}: {says}" if field else says) from None
+        raise unparsable(first_in_words(error)) from None
 
 
 def unparsable(detail: str) -> CloudflareError:

@@ -10,6 +10,7 @@ from ingest.doors.cloudflare.context import authorised, authorised_index, grant_
 from ingest.doors.cloudflare.envelope import success
 from ingest.doors.cloudflare.errors import invalid_config
 from ingest.doors.cloudflare.models import CreateIndex, index_result, timestamp
+from ingest.doors.cloudflare.writes import refuse_dry_run
 from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
 from upwell.errors import Invalid
@@ -18,6 +19,7 @@ from upwell.errors import Invalid
 async def create(request: web.Request) -> web.Response:
     """``POST …/indexes``."""
     account = await authorised(request, Access.ADMIN)
+    refuse_dry_run(request)
     asked = await json_body(request, CreateIndex)
     settings = operations(request).engine.settings
     dimensions, most = asked.config.dimensions, settings.dimensions_max
@@ -59,6 +61,7 @@ async def get(request: web.Request) -> web.Response:
 async def delete(request: web.Request) -> web.Response:
     """``DELETE …/indexes/{index}``."""
     account = await authorised(request, Access.ADMIN)
+    refuse_dry_run(request)
     await operations(request).delete_index(account, request.match_info["index"])
     return success(None)
 

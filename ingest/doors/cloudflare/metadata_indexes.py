@@ -7,9 +7,9 @@ from aiohttp import web
 from ingest.doors.cloudflare.context import authorised_index, json_body, operations
 from ingest.doors.cloudflare.envelope import success
 from ingest.doors.cloudflare.models import CreateMetadataIndex, DeleteMetadataIndex
-from ingest.doors.cloudflare.writes import acknowledge, report, wishes_of
+from ingest.doors.cloudflare.writes import Wishes, acknowledge, report, wishes_of
 from upwell.catalog.tokens import Access
-from upwell.changeset import Changeset, Operation, about_property
+from upwell.changeset import Operation, about_property
 from upwell.engine import Index
 from upwell.errors import Invalid
 from upwell.properties import MetadataIndex, PropertyType
@@ -18,29 +18,44 @@ from upwell.shard.declare import refusal
 
 async def create(request: web.Request) -> web.Response:
     """``POST …/metadata_index/create``: the same again is accepted and changes nothing."""
-    index = await authorised_index(request, Access.WRITE)
-    ops = operations(request)
-    await ops.admit(index)
+    index, wishes = await _admitted(request)
     asked = await json_body(request, CreateMetadataIndex)
     wanted = MetadataIndex(property=asked.property_name, type=asked.index_type)
-    manifest = await ops.look(index.head.refresh)
-    # Early, where it can be told; what is still in the log may make it fail later, and its status says so.
-    reason = refusal(
-        [one.index for one in manifest.metadata_indexes], wanted, ops.engine.settings.metadata_indexes_max
-    )
-    if reason is not None:
-        raise Invalid(f"metadata index: {reason}")
-    return await _write(request, index, about_property(Operation.CREATE_METADATA_INDEX, wanted))
+    most = operations(request).engine.settings.metadata_indexes_max
+
+    def may() -> None:
+        # Early, where it can be told; what is still in the log may make it fail later, and its status says so.
+        reason = refusal([one.index for one in index.head.refresh().metadata_indexes], wanted, most)
+        if reason is not None:
+            raise Invalid(f"metadata index: {reason}")
+
+    changeset = about_property(Operation.CREATE_METADATA_INDEX, wanted)
+    if wishes.dry_run:
+        await operations(request).look(may)
+        return report(0)
+    accepted = await operations(request).append(index, changeset, wishes.sender, may)
+    return await acknowledge(request, index, accepted, wishes)
 
 
 async def delete(request: web.Request) -> web.Response:
     """``POST …/metadata_index/delete``: a property without an index is no error."""
-    index = await authorised_index(request, Access.WRITE)
-    await operations(request).admit(index)
+    index, wishes = await _admitted(request)
     asked = await json_body(request, DeleteMetadataIndex)
     # Its type does not matter.
     wanted = MetadataIndex(property=asked.property_name, type=PropertyType.STRING)
-    return await _write(request, index, about_property(Operation.DELETE_METADATA_INDEX, wanted))
+    changeset = about_property(Operation.DELETE_METADATA_INDEX, wanted)
+    if wishes.dry_run:
+        return report(0)
+    accepted = await operations(request).append(index, changeset, wishes.sender)
+    return await acknowledge(request, index, accepted, wishes)
+
+
+async def _admitted(request: web.Request) -> tuple[Index, Wishes]:
+    """The index that may be written to, and what is wished beside the write."""
+    index, wishes = await authorised_index(request, Access.WRITE), wishes_of(request)
+    if not wishes.dry_run:
+        await operations(request).admit(index)
+    return index, wishes
 
 
 async def list_all(request: web.Request) -> web.Response:
@@ -51,11 +66,3 @@ async def list_all(request: web.Request) -> web.Response:
         {"propertyName": one.index.property, "indexType": one.index.type} for one in manifest.metadata_indexes
     ]
     return success({"metadataIndexes": indexes})
-
-
-async def _write(request: web.Request, index: Index, changeset: Changeset) -> web.Response:
-    wishes = wishes_of(request)
-    if wishes.dry_run:
-        return report(0)
-    accepted = await operations(request).append(index, changeset, wishes.sender)
-    return await acknowledge(request, index, accepted, wishes)

@@ -78,6 +78,8 @@ def _resolved(config: object) -> object:
     """A config with its preset resolved, if it has one."""
     if not isinstance(config, dict) or "preset" not in config:
         return config
+    if "dimensions" in config or "metric" in config:
+        raise ValueError("expected a preset, or dimensions and metric, and not both")
     dimensions = PRESETS.get(config["preset"]) if isinstance(config["preset"], str) else None
     if dimensions is None:
         raise ValueError(f"unknown preset, expected one of {', '.join(PRESETS)}")
@@ -151,13 +153,14 @@ class Query(Request):
 
 
 PROPERTY_CHARACTERS_MAX = 512
+#: Keys joined by dots, none of them empty, with " or | in it, or beginning with $: what a filter can ask for.
+PROPERTY_PATTERN = r'^[^$."|][^."|]*(\.[^$."|][^."|]*)*$'
 
 PropertyName = Annotated[
     str,
     Field(
         max_length=PROPERTY_CHARACTERS_MAX,
-        # Keys joined by dots, none of them empty, with " or | in it, or beginning with $: what a filter can ask for.
-        pattern=r'^[^$."|][^."|]*(\.[^$."|][^."|]*)*$',
+        pattern=PROPERTY_PATTERN,
         # langchain-cloudflare 0.4.3 says property where it deletes.
         validation_alias=AliasChoices("propertyName", "property"),
     ),

@@ -11,10 +11,11 @@ from ingest.doors.cloudflare.context import authorised_index, number_in, operati
 from ingest.doors.cloudflare.envelope import success
 from ingest.doors.cloudflare.models import mutation_status
 from ingest.keys import NOTICES
+from ingest.requests import bearer_token
 from upwell.catalog.tokens import Access
 from upwell.engine import Index
-from upwell.errors import Invalid
-from upwell.log.receipt import PLACES_MAX, Receipt, parse
+from upwell.errors import Gone, Invalid, NotFound, Unauthenticated
+from upwell.log.receipt import Receipt, parse
 from upwell.outcome import Outcome, State
 
 LISTED_DEFAULT = 50
@@ -42,12 +43,13 @@ async def recent(request: web.Request) -> web.Response:
     index = await authorised_index(request, Access.READ)
     limit = number_in(request, "limit", LISTED_DEFAULT, LISTED_MAX)
     state, cursor = _state(request), request.query.get("cursor")
-    before = parse(index.record.receipt_key, cursor) if cursor else None
+    before = _receipt(index, "cursor", cursor) if cursor else None
+    applying_through = await request.config_dict[NOTICES].applying(index.record.id)
+    if state is State.APPLYING:
+        end = Receipt((applying_through or 0) + 1, 0)
+        state, before = State.QUEUED, end if before is None else min(end, before)
     outcomes = await operations(request).look(index.outcomes.recent, limit + 1, before, state)
     more, outcomes = len(outcomes) > limit, outcomes[:limit]
-    applying_through = None
-    if any(outcome.state is State.QUEUED for outcome in outcomes):
-        applying_through = await request.config_dict[NOTICES].applying(index.record.id)
     page = [mutation_status(outcome, applying_through).to_json() for outcome in outcomes]
     return success(page, info={"count": len(page), "cursor": outcomes[-1].mutation_id if more else None})
 
@@ -60,7 +62,17 @@ def _state(request: web.Request) -> State | None:
         state = State(text)
     except ValueError:
         raise Invalid(f"state: expected one of {', '.join(State)}, got {text[:64]!r}") from None
-    return State.QUEUED if state is State.APPLYING else state
+    return state
+
+
+def _receipt(index: Index, field: str, mutation_id: str) -> Receipt:
+    """Where a mutation that a request names lies. Raises Invalid, which names the field."""
+    try:
+        return parse(index.record.receipt_key, mutation_id)
+    except NotFound:
+        raise Invalid(
+            f"{field}: expected the id of a mutation of this index, got {mutation_id[:64]!r}"
+        ) from None
 
 
 async def events(request: web.Request) -> web.StreamResponse:
@@ -71,33 +83,36 @@ async def events(request: web.Request) -> web.StreamResponse:
     """
     index = await authorised_index(request, Access.READ)
     last = request.headers.get("Last-Event-ID")
-    if last is None:
+    if not last:
         at = await operations(request).look(index.outcomes.newest)
     else:
-        at = parse(index.record.receipt_key, last)
+        at = _receipt(index, "Last-Event-ID", last)
     stream = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
     await stream.prepare(request)
-    # A client may go away at any time.
-    with contextlib.suppress(ConnectionResetError):
+    # A client may go away at any time, and so may the index, and the token.
+    with contextlib.suppress(ConnectionResetError, Gone, Unauthenticated):
         await _stream_from(request, stream, index, at)
     return stream
 
 
 async def _stream_from(request: web.Request, stream: web.StreamResponse, index: Index, at: Receipt) -> None:
-    ops = operations(request)
+    """Until the front end stops. A stream lasts as long as what it is of, and the right to it: raises Gone or Unauthenticated."""
+    ops, clock = operations(request), operations(request).engine.clock
+    checked_at = clock.monotonic()
     while not ops.visibility.closed:
-        outcomes = await ops.look(index.outcomes.applied_after, at, EVENTS_AT_ONCE)
-        if outcomes is None:
+        if clock.monotonic() - checked_at >= KEEPALIVE_S:
+            await ops.look(index.check_live)
+            await ops.check_still_valid(bearer_token(request))
+            checked_at = clock.monotonic()
+        applied = await ops.look(index.outcomes.applied_after, at, EVENTS_AT_ONCE)
+        if applied is None:
             at = await ops.look(index.outcomes.newest)
-            await stream.write(
-                b"event: gap\ndata: " + orjson.dumps({"visibleThrough": at.position}) + b"\n\n"
-            )
-        elif outcomes:
-            await stream.write(b"".join(map(_event, outcomes)))
-            at = outcomes[-1].receipt
-            if len(outcomes) < EVENTS_AT_ONCE:
-                # All there is: nothing more comes of this entry, whose outcomes may be forgotten before the next one comes.
-                at = Receipt(at.position, PLACES_MAX - 1)
+            gap = orjson.dumps({"visibleThrough": at.position})
+            await stream.write(b"event: gap\ndata: " + gap + b"\n\n")
+            continue
+        at = applied.through
+        if applied.outcomes:
+            await stream.write(b"".join(map(_event, applied.outcomes)))
         elif not await ops.visibility.reached(index, at.position + 1, KEEPALIVE_S):
             await stream.write(b": keepalive\n\n")
 

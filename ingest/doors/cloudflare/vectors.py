@@ -36,10 +36,10 @@ async def upsert(request: web.Request) -> web.Response:
 
 async def _upload(request: web.Request, operation: Operation) -> web.Response:
     index = await authorised_index(request, Access.WRITE)
-    ops = operations(request)
-    await ops.admit(index, adds_rows=True)
-    settings, wishes = ops.engine.settings, wishes_of(request)
-    await _check_room(request, index)
+    ops, wishes = operations(request), wishes_of(request)
+    if not wishes.dry_run:
+        await ops.admit(index, adds_rows=True)
+    settings = ops.engine.settings
     rules = Rules(
         dimensions=index.record.dimensions,
         vectors_max=settings.request_vectors_max,
@@ -52,15 +52,20 @@ async def _upload(request: web.Request, operation: Operation) -> web.Response:
     if wishes.dry_run:
         mutation = await ops.rehearse(request, operation, rules)
         return report(mutation.received, mutation)
-    accepted, mutation = await ops.upload(index, request, operation, rules, wishes.sender)
+    accepted, mutation = await ops.upload(
+        index,
+        request,
+        operation,
+        rules,
+        sender=wishes.sender,
+        may=lambda: _check_room(index, settings.vectors_max),
+    )
     return await acknowledge(request, index, accepted, wishes, mutation)
 
 
-async def _check_room(request: web.Request, index: Index) -> None:
-    """Raise Invalid if an index is full. It may be overfilled by what is in its log at the time."""
-    ops = operations(request)
-    most = ops.engine.settings.vectors_max
-    if most is not None and (now := (await ops.look(index.head.refresh)).vectors) >= most:
+def _check_room(index: Index, most: int | None) -> None:
+    """Raise Invalid if an index is full. It may be overfilled by what is in its log at the time. Blocks."""
+    if most is not None and (now := index.head.refresh().vectors) >= most:
         raise Invalid(f"too many vectors in the index; max is {most}, it has {now}")
 
 
@@ -77,8 +82,9 @@ def _unparsable_behavior(request: web.Request) -> Literal["error", "discard"]:
 async def delete_by_ids(request: web.Request) -> web.Response:
     """``POST …/delete_by_ids``; unknown ids are no error."""
     index = await authorised_index(request, Access.WRITE)
-    await operations(request).admit(index)
     wishes = wishes_of(request)
+    if not wishes.dry_run:
+        await operations(request).admit(index)
     ids = await _ids(request, operations(request).engine.settings.delete_ids_max)
     if wishes.dry_run:
         return report(len(ids))

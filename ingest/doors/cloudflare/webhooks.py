@@ -10,13 +10,15 @@ import asyncio
 import re
 import socket
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field
 
-from ingest.doors.cloudflare.context import authorised_index, json_body, operations
+from ingest.doors.cloudflare.context import authorised_index, grant_of, json_body, operations
 from ingest.doors.cloudflare.envelope import success
 from ingest.doors.cloudflare.models import Result, timestamp
+from ingest.doors.cloudflare.writes import refuse_dry_run
 from upwell.catalog.tokens import Access
 from upwell.errors import Invalid, NotFound
 from upwell.webhook import Event, Progress, Webhook
@@ -76,6 +78,7 @@ class ListedWebhook(Result):
 async def create(request: web.Request) -> web.Response:
     """``POST …/webhooks``: told of every mutation that becomes visible or fails from now on."""
     index = await authorised_index(request, Access.WRITE)
+    refuse_dry_run(request)
     asked = await json_body(request, NewWebhook)
     where = destination(asked.url)
     if not operations(request).engine.settings.webhook_private_addresses:
@@ -92,15 +95,17 @@ async def create(request: web.Request) -> web.Response:
 
 
 async def list_all(request: web.Request) -> web.Response:
-    """``GET …/webhooks``: the oldest first, without their secrets."""
+    """``GET …/webhooks``: the oldest first, without their secrets. A URL may be one as well: who only reads is told its host."""
     index = await authorised_index(request, Access.READ)
     found = await operations(request).look(index.webhooks.everything)
-    return success([_listed(webhook, progress) for webhook, progress in found])
+    whole = grant_of(request).access.includes(Access.WRITE)
+    return success([_listed(webhook, progress, whole=whole) for webhook, progress in found])
 
 
 async def delete(request: web.Request) -> web.Response:
     """``DELETE …/webhooks/{webhook}``: what is not on its way by now is never sent."""
     index = await authorised_index(request, Access.WRITE)
+    refuse_dry_run(request)
     webhook_id = request.match_info["webhook"]
     if not _ID.fullmatch(webhook_id):
         raise NotFound("there is no such webhook", id=webhook_id[:64])
@@ -129,12 +134,17 @@ async def _resolve(where: Destination) -> list[str]:
     return [str(address[0]) for *_, address in found]
 
 
-def _listed(webhook: Webhook, progress: Progress) -> dict[str, Any]:
+def _host_of(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}/…"
+
+
+def _listed(webhook: Webhook, progress: Progress, *, whole: bool) -> dict[str, Any]:
     problem = progress.last_problem
     state = "disabled" if progress.disabled_at else "retrying" if progress.pending else "active"
     listed = ListedWebhook(
         id=webhook.id,
-        url=webhook.url,
+        url=webhook.url if whole else _host_of(webhook.url),
         events=list(webhook.events),
         created_at=timestamp(webhook.created_at),
         state=state,

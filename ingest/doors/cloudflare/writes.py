@@ -38,6 +38,12 @@ def wishes_of(request: web.Request) -> Wishes:
     return Wishes(Sender(grant_of(request).id, _key(request)), _dry_run(request), _wait_s(request))
 
 
+def refuse_dry_run(request: web.Request) -> None:
+    """For what cannot be tried: raise Invalid if it was to be. To do it all the same would be the worst answer."""
+    if _dry_run(request):
+        raise Invalid("dry-run: only writes of vectors and of metadata indexes can be tried")
+
+
 async def acknowledge(
     request: web.Request, index: Index, accepted: Accepted, wishes: Wishes, mutation: Mutation | None = None
 ) -> web.Response:
