@@ -19,6 +19,7 @@ from setproctitle import setproctitle
 
 from ingest.app import assemble, create_app
 from ingest.bootstrap import bootstrap_token
+from ingest.malformed import quote_nothing
 from upwell.engine import open_engine
 from upwell.errors import UpwellError
 from upwell.logs import configure_logging
@@ -79,6 +80,7 @@ def main() -> int:
     setproctitle("upwell api")
     settings = Settings()
     configure_logging(settings, "api")
+    quote_nothing()
     token, _ = bootstrap_token(settings)
     try:
         _run(serve(settings.model_copy(update={"token": token})))

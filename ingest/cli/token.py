@@ -1,22 +1,23 @@
-"""``upwell token create``."""
+"""``upwell token create`` and ``upwell token revoke``."""
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from ingest.cli.client import DEFAULT_URL, Client, Token, Url, run
+from ingest.cli.client import DEFAULT_ACCOUNT, DEFAULT_URL, Account, Client, Token, Url, run
 from upwell.catalog.tokens import ANY, Access
 
-token_commands = typer.Typer(help="Make tokens.", no_args_is_help=True)
+token_commands = typer.Typer(help="Make and revoke tokens.", no_args_is_help=True)
 DAY_S = 86_400
 
 
 @token_commands.callback()
 def tokens() -> None:
-    """Make tokens."""
+    """Make and revoke tokens."""
 
 
 @token_commands.command()
@@ -53,3 +54,21 @@ def create(
         f"{result['access']} token for account {result['account']}, index {result['index']}:"
     )
     typer.echo(result["token"])
+
+
+@token_commands.command()
+def revoke(
+    revoked: Annotated[str, typer.Argument(help="The token itself; - reads it from standard input.")],
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+    account: Account = DEFAULT_ACCOUNT,
+) -> None:
+    """Make a token useless from now on, on every front end."""
+    asked = {"token": sys.stdin.readline().strip() if revoked == "-" else revoked}
+
+    async def work() -> None:
+        async with Client(url, token, account) as client:
+            await client.call("POST", "/upwell/v1/tokens/revoke", json=asked)
+
+    run(work())
+    Console(stderr=True).print("revoked")

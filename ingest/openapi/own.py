@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ingest.openapi.cloudflare.envelope import TO_ANYTHING, WITH_BODY, answers, success
 from ingest.openapi.operation import Answer, Content, Operation, json_body
-from ingest.tokens import IssuedToken, NewToken
+from ingest.tokens import IssuedToken, NewToken, RevokedToken
 
 TAGS = [
     {"name": "tokens", "description": "Upwell's own: tokens."},
@@ -27,6 +27,16 @@ OPERATIONS = (
         description="Only a token that may administer every account can. The new token is shown in this answer and never again.",
         body=json_body(NewToken, "What the token is to allow.", reader={"name": "reader", "access": "read"}),
         answers=answers(success(IssuedToken, "The token."), *TO_ANYTHING, 403, *WITH_BODY),
+    ),
+    Operation(
+        method="post",
+        path="/upwell/v1/tokens/revoke",
+        id="revokeToken",
+        tag="tokens",
+        summary="Make a token useless",
+        description="Only a token that may administer every account can. It holds on every front end, from the token's next request on.",
+        body=json_body(RevokedToken, "The token.", leaked={"token": "upw_no-such-token"}),
+        answers=answers(success({"type": "null"}, "It is revoked."), *TO_ANYTHING, 403, 404, *WITH_BODY),
     ),
     Operation(
         method="get",

@@ -198,6 +198,14 @@ def test_a_token_works_for_what_it_is_for(service: Service, upwell: CliRunner) -
     index = service.apis[0].index("guarded")
     assert index.get("", token=token).status == 200
     assert index.post("upsert", lines(1), token=token).error[:2] == (403, 7403)
+    ran(upwell.invoke(app, ["token", "revoke", "-"], input=token + "\n"))
+    assert index.get("", token=token).error[:2] == (401, 10000)
+    ran(upwell.invoke(app, ["token", "revoke", token]))
+    again = upwell.invoke(app, ["token", "revoke", "upw_never_was"])
+    assert again.exit_code != 0 and "no such token" in str(again.exception)
+    itself = upwell.invoke(app, ["token", "revoke", TOKEN])
+    assert "bootstrap admin token is a setting" in str(itself.exception)
+    assert index.get("").status == 200
 
 
 def test_a_token_may_be_made_for_so_many_requests(service: Service, upwell: CliRunner) -> None:
