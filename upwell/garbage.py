@@ -36,6 +36,9 @@ from upwell.store import Store
 
 log = structlog.get_logger()
 
+#: Records of requests that one pass reads to learn their age: with many the first passes see some, and no pass takes long.
+REQUESTS_READ_MAX = 5_000
+
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
@@ -220,8 +223,12 @@ class Collector:
         """Requests of long ago. Their age is told by the clock of who decided: a day's window needs no better one."""
         keys = self._list("request")
         self._decided_at = {key: self._decided_at[key] for key in keys if key in self._decided_at}
+        unread = REQUESTS_READ_MAX
         for key in keys:
             if key not in self._decided_at:
+                if unread == 0:
+                    continue
+                unread -= 1
                 try:
                     found = self._requests.find(key.rpartition("/")[2])
                 except Corrupt as error:
@@ -238,9 +245,12 @@ class Collector:
                 # The same request may be in the log a second time, up to here.
                 suspect.past = tail
             if manifest.applied_through >= suspect.past:
-                self._store.delete(key)
+                found = self._requests.find(key.rpartition("/")[2])
+                if found is not None and found.at == self._decided_at[key]:
+                    self._store.delete(key)
+                    done.requests += 1
+                # Else another collector was here, and what there is now is a new request of the same key.
                 del self._suspects[key], self._decided_at[key]
-                done.requests += 1
 
 
 class DeadIndexes:

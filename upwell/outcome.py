@@ -79,10 +79,8 @@ class Outcomes:
     def at(self, mutation_id: str, receipt: Receipt, manifest: Manifest) -> Outcome:
         """The outcome as of ``manifest``."""
         if receipt.position > manifest.applied_through:
-            return self._queued(mutation_id, receipt, manifest)
-        failure = next(
-            (f for f in manifest.failures if (f.position, f.place) == (receipt.position, receipt.place)), None
-        )
+            return self._queued(mutation_id, receipt, manifest, self._read(receipt))
+        failure = manifest.failure_at(receipt.position, receipt.place)
         visible_at, result = self._result(receipt, manifest)
         return Outcome(
             mutation_id=mutation_id,
@@ -137,7 +135,7 @@ class Outcomes:
             for place, mutation in reversed(list(enumerate(self._log.read(position).mutations))):
                 receipt = Receipt(position, place)
                 if (before is None or receipt < before) and not self._is_duplicate(mutation, receipt):
-                    yield self._outcome_at(receipt, manifest)
+                    yield self._queued(self._id_of(receipt), receipt, manifest, mutation)
 
     def _is_duplicate(self, mutation: Mutation, receipt: Receipt) -> bool:
         """Is it known by now that the same request is in the log twice, and that the other one counts?"""
@@ -149,7 +147,7 @@ class Outcomes:
     def _applied(self, manifest: Manifest, before: Receipt | None) -> Iterator[Outcome]:
         """Mutations that are applied, newest first, as far back as is known."""
         version: int | None = manifest.version
-        if before is not None and 1 < before.position <= manifest.applied_through:
+        if before is not None and before.position <= manifest.applied_through:
             version = self._head.chain.version_that_applied(before.position, manifest)
         while version is not None and (applied := self._applied_by(version, manifest)) is not None:
             yield from (one for one in reversed(applied) if before is None or one.receipt < before)
@@ -204,10 +202,12 @@ class Outcomes:
         return [self._outcome_at(Receipt(result.position, result.place), manifest) for result in told]
 
     def _outcome_at(self, receipt: Receipt, manifest: Manifest) -> Outcome:
-        return self.at(mint(self._record.receipt_key, receipt), receipt, manifest)
+        return self.at(self._id_of(receipt), receipt, manifest)
 
-    def _queued(self, mutation_id: str, receipt: Receipt, manifest: Manifest) -> Outcome:
-        mutation = self._read(receipt)
+    def _id_of(self, receipt: Receipt) -> str:
+        return mint(self._record.receipt_key, receipt)
+
+    def _queued(self, mutation_id: str, receipt: Receipt, manifest: Manifest, mutation: Mutation) -> Outcome:
         return Outcome(
             mutation_id=mutation_id,
             receipt=receipt,

@@ -73,7 +73,9 @@ class WorkerProcess:
         self._merges = compacting_threads(settings.compaction_jobs)
         self._compacting = Compacting(engine, settings, self._looks, self._merges)
         self._sweep = Sweep(engine, self._looks, settings.sweep_interval_s)
-        self._collecting = Collecting(engine, self._looks, settings.grace_s)
+        # A thread of its own: what there is to collect may take a while to look through, and sweeps must not wait for it.
+        self._collects = ThreadPoolExecutor(1, thread_name_prefix="collect")
+        self._collecting = Collecting(engine, self._collects, settings.grace_s)
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
@@ -106,7 +108,7 @@ class WorkerProcess:
                     async with asyncio.timeout(pause_s * random.uniform(0.5, 1)):  # noqa: S311  jitter
                         await self._stop.wait()
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
-        for pool in (self._looks, self._executor, self._merges):
+        for pool in (self._looks, self._collects, self._executor, self._merges):
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
         await asyncio.to_thread(self._courier.close)
 

@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.making import HandClock, contents, drain, insert, make_engine, make_index, prepared, upsert
+from upwell import garbage
 from upwell.changeset import Changeset
 from upwell.engine import Engine, Index
+from upwell.log import writer as writer_module
 from upwell.log.entry import PreparedMutation, request_of
 from upwell.log.receipt import Receipt, mint
 from upwell.outcome import State
@@ -183,3 +185,50 @@ def test_a_damaged_record_fails_its_mutation_and_not_the_index(engine: Engine, i
     drain(engine, index)
     assert state(index, first) == (State.FAILED, 0) and state(index, second) == (State.VISIBLE, 1)
     assert engine.collect_garbage(index.record.id).requests == 0
+
+
+def test_a_new_request_under_an_old_key_outlives_a_collector_that_remembers_the_old_one(
+    engine: Engine, index: Index, clock: HandClock
+) -> None:
+    other = make_engine(engine.settings.data, clock=clock, grace_s=GRACE_S, idempotency_s=WINDOW_S)
+    one = keyed(upsert(("a", (1, 2))))
+    settle(index, one, append(index, one))
+    drain(engine, index)
+    clock.pass_s(WINDOW_S - 5)
+    assert engine.collect_garbage(index.record.id).requests == 0
+    clock.pass_s(10)
+    assert other.collect_garbage(index.record.id).requests == 1
+    again = keyed(upsert(("a", (3, 4))))
+    receipt = append(index, again)
+    assert settle(index, again, receipt) == receipt
+    drain(engine, index)
+    clock.pass_s(10)
+    assert engine.collect_garbage(index.record.id).requests == 0
+    assert settle(index, again, Receipt(99, 0)) == receipt
+
+
+def test_a_copy_whose_bytes_are_gone_is_not_the_one_that_counts(
+    engine: Engine, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "INLINE_BYTES_MAX", 0)
+    one = keyed(upsert(("a", (1, 2))))
+    lost = append(index, one)
+    payload = index.log.read(lost.position).mutations[0].payload
+    assert payload is not None
+    engine.store.delete(payload)
+    whole = append(index, one)
+    drain(engine, index)
+    assert settle(index, one, whole) == whole
+    assert state(index, lost)[0] is State.FAILED and state(index, whole) == (State.VISIBLE, 1)
+
+
+def test_a_pass_reads_only_so_many_records(
+    engine: Engine, index: Index, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage, "REQUESTS_READ_MAX", 3)
+    for number in range(8):
+        one = keyed(upsert(("a", (1, 2))), key=str(number))
+        settle(index, one, append(index, one))
+    drain(engine, index)
+    clock.pass_s(2 * WINDOW_S)
+    assert [engine.collect_garbage(index.record.id).requests for _ in range(4)] == [3, 3, 2, 0]

@@ -38,6 +38,17 @@ def test_what_is_registered_is_listed_and_can_be_deleted(house: House) -> None:
     assert house.index.webhooks.delivery(first.id) is None
 
 
+def test_one_damaged_record_keeps_no_other_from_being_told(house: House) -> None:
+    damaged, whole = house.hook(), house.hook()
+    house.write()
+    (path,) = (house.folder / "store" / house.index.record.folder / "webhook").glob(damaged.id)
+    path.chmod(0o600)
+    path.write_bytes(b"x" * 200)
+    index = house.reopened()
+    assert [one.id for one, _ in index.webhooks.everything()] == [whole.id]
+    assert index.webhooks.due() == [whole.id]
+
+
 def test_the_secret_is_in_no_repr(house: House) -> None:
     webhook = house.hook()
     assert webhook.secret not in repr(webhook) and webhook.secret not in str(webhook)

@@ -5,6 +5,7 @@ Small whatever the size of the index: it names segments and deletion vectors, an
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Annotated, Any
@@ -154,6 +155,13 @@ class Manifest(_Frozen):
     def unindexed(self) -> int:
         """Live vectors that queries compare one by one."""
         return sum(segment.live for segment in self.segments() if segment.lists == 0)
+
+    def failure_at(self, position: int, place: int) -> Failure | None:
+        """Why a mutation failed; None if it did not."""
+        # Failures are in the log's order, and may be many.
+        at = bisect_left(self.failures, (position, place), key=lambda one: (one.position, one.place))
+        found = self.failures[at] if at < len(self.failures) else None
+        return found if found and (found.position, found.place) == (position, place) else None
 
     def segments(self) -> Iterable[SegmentRef]:
         """Every segment of every shard."""

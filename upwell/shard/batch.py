@@ -99,7 +99,12 @@ class BatchReader:
         error: str | None = None
         mutation = entry.mutations[place]
         try:
-            if mutation.request is not None:
+            changeset = entry.changeset(place, self._store.read)
+            dimensions = None if changeset.vectors is None else changeset.vectors.shape[1]
+            if dimensions not in (None, self._record.dimensions):
+                error = f"the mutation has {dimensions} dimensions, the index has {self._record.dimensions}"
+            # Only now: a copy whose bytes are gone must not become the one that counts.
+            if mutation.request is not None and error is None:
                 receipt = Receipt(entry.position, place)
                 if self._requests.settle(mutation.request, receipt).receipt != receipt:
                     return Pending(
@@ -109,10 +114,6 @@ class BatchReader:
                         changeset=None,
                         duplicate=True,
                     )
-            changeset = entry.changeset(place, self._store.read)
-            dimensions = None if changeset.vectors is None else changeset.vectors.shape[1]
-            if dimensions not in (None, self._record.dimensions):
-                error = f"the mutation has {dimensions} dimensions, the index has {self._record.dimensions}"
         except (Corrupt, NotFound) as damage:
             # NotFound: a payload that was swept, so its entry came too late to be acknowledged.
             error = str(damage)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from upwell.columns import decode_batch, encode_batch
 from upwell.properties import ABSENT, PropertyType, value_at
@@ -112,32 +113,41 @@ def columns_of(metadata: pa.Array | None, rows: int, paths: Sequence[str]) -> li
     """The properties at ``paths`` of rows with this metadata: Arrow ``binary`` holding JSON objects, with nulls, or None."""
     if metadata is None:
         return [_column(np.zeros(rows, np.uint8)) for _ in paths]
-    columns = []
+    pieces: list[list[_Piece]] = [[] for _ in paths]
     for start in range(0, rows, READ_AT_ONCE):
-        piece = metadata.slice(start, READ_AT_ONCE).to_pylist()
-        documents = [None if text is None else orjson.loads(text) for text in piece]
-        columns.append([[value_at(document, path) for document in documents] for path in paths])
-    joined = ([value for piece in columns for value in piece[place]] for place in range(len(paths)))
-    return [column_from(values) for values in joined]
+        texts = metadata.slice(start, READ_AT_ONCE).to_pylist()
+        documents = [None if text is None else orjson.loads(text) for text in texts]
+        for place, path in enumerate(paths):
+            pieces[place].append(_piece([value_at(document, path) for document in documents]))
+    return [_joined(one) for one in pieces]
 
 
-def column_from(values: Sequence[Any]) -> PropertyColumn:
-    """A column of decoded JSON values; ABSENT where a row has none."""
+#: Kinds of all rows; numbers and strings of those that have one, in order. Arrays only: decoded values take many times as much.
+_Piece = tuple[Kinds, npt.NDArray[np.float64], pa.Array]
+
+
+def _piece(values: Sequence[Any]) -> _Piece:
     kinds = np.fromiter(map(_kind, values), np.uint8, len(values))
+    numbers = [float(values[place]) for place in np.flatnonzero(kinds == ValueKind.NUMBER).tolist()]
+    texts = [values[place] for place in np.flatnonzero(kinds == ValueKind.STRING).tolist()]
+    return kinds, np.array(numbers, np.float64), pa.array(texts, pa.utf8())
+
+
+def _joined(pieces: Sequence[_Piece]) -> PropertyColumn:
+    kinds = np.concatenate([np.zeros(0, np.uint8), *(kinds for kinds, _, _ in pieces)])
     numbers = codes = words = None
-    places = np.flatnonzero(kinds == ValueKind.NUMBER)
-    if len(places):
-        numbers = np.zeros(len(values), np.float64)
-        numbers[places] = [float(values[place]) for place in places.tolist()]
-    places = np.flatnonzero(kinds == ValueKind.STRING)
-    if len(places):
-        texts = [values[place] for place in places.tolist()]
-        # Python orders strings by code points, which is the order of their UTF-8.
-        distinct = sorted(set(texts))
-        number = {word: code for code, word in enumerate(distinct)}
-        codes = np.zeros(len(values), np.int32)
-        codes[places] = [number[text] for text in texts]
-        words = pa.array(distinct, pa.utf8())
+    if any(len(some) for _, some, _ in pieces):
+        numbers = np.zeros(len(kinds), np.float64)
+        numbers[kinds == ValueKind.NUMBER] = np.concatenate([some for _, some, _ in pieces])
+    if any(len(some) for _, _, some in pieces):
+        # Arrow orders utf8 by its bytes, which is the order of code points; and other threads go on meanwhile.
+        found = pa.concat_arrays([some for _, _, some in pieces]).dictionary_encode()
+        order = pc.sort_indices(found.dictionary)
+        words = found.dictionary.take(order)
+        place = np.empty(len(words), np.int32)
+        place[order.to_numpy()] = np.arange(len(words), dtype=np.int32)
+        codes = np.zeros(len(kinds), np.int32)
+        codes[kinds == ValueKind.STRING] = place[found.indices.to_numpy()]
     return _column(kinds, numbers, codes, words)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from upwell.catalog.record import IndexRecord
 from upwell.clock import Clock
-from upwell.errors import Invalid, NotFound
+from upwell.errors import Corrupt, Invalid, NotFound
 from upwell.ids import new_identity
 from upwell.outcome import Outcomes
 from upwell.webhook.addresses import destination
@@ -14,6 +16,8 @@ from upwell.webhook.delivery import Delivery
 from upwell.webhook.ledger import Ledger
 from upwell.webhook.model import Event, Progress, Webhook
 from upwell.webhook.signing import check_secret, new_secret
+
+log = structlog.get_logger()
 
 #: Every mutation costs a request for each of them.
 WEBHOOKS_MAX = 10
@@ -68,9 +72,12 @@ class Webhooks:
         for webhook_id in self._ledger.ids():
             try:
                 webhook = self._ledger.record(webhook_id)
+                found.append((webhook, self._ledger.progress(webhook)[1]))
             except NotFound:
                 continue
-            found.append((webhook, self._ledger.progress(webhook)[1]))
+            except Corrupt as error:
+                # One that is damaged must not keep the others from being delivered for, or listed.
+                log.error("a webhook cannot be read", webhook=webhook_id, error=str(error))
         return sorted(found, key=lambda one: (one[0].created_at, one[0].id))
 
     def delete(self, webhook_id: str) -> None:
