@@ -76,7 +76,9 @@ class Parsers:
     async def upload(self, request: web.Request, how: Upload) -> PreparedMutation:
         """Read a request's body and prepare its mutation. Raises InvalidLine, TooLarge or Invalid."""
         size, bytes_max = request.content_length, how.rules.bytes_max
-        if self._processes is None or (size is not None and size < SPOOLED_BYTES_MIN):
+        # Of an encoded body nobody knows how large it is.
+        is_small = size is not None and size < SPOOLED_BYTES_MIN and not how.content_encoding
+        if self._processes is None or is_small:
             body = await read_body(request, bytes_max)
             return await self.run(lambda: _prepare(body, how))
         body_file = Spooled("upload")

@@ -11,6 +11,7 @@ it may do is listed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
@@ -57,10 +58,11 @@ Line = Row | Wrong | Unsure
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The body as a whole is refused; on what line the mistake is, where one can say."""
+    """The body as a whole is refused. Of a document: the line from which on it is broken, and what may be found wrong before."""
 
     says: str
-    line: int | None = None
+    line: int = 1
+    before: dict[int, Line] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,31 @@ def _decode(text: bytes) -> Any:
         raise ValueError from None
 
 
-def _line_of(error: Exception) -> int | None:
+def _broken(text: bytes, error: Exception, rules: Rules) -> Refused:
+    """A document that is not JSON: refused, or already for a vector before the mistake."""
+    line = 1
     if isinstance(error, json.JSONDecodeError):
-        return error.lineno
-    return error.object.count(b"\n", 0, error.start) + 1 if isinstance(error, UnicodeDecodeError) else None
+        line = error.lineno
+    elif isinstance(error, UnicodeDecodeError):
+        text = text[: error.start]
+        try:
+            json.loads(text.decode(), parse_constant=_NotANumber)
+        except (ValueError, RecursionError) as earlier:
+            line = getattr(earlier, "lineno", 1)
+    before: dict[int, Line] = {}
+    opens = re.search(rb'^\s*(\{\s*(?s:.*?)"vectors"\s*:\s*)?\[', text)
+    if opens is not None:
+        decoder, rest = (
+            json.JSONDecoder(parse_constant=_NotANumber),
+            text[opens.end() :].decode(errors="replace"),
+        )
+        at = 0
+        with contextlib.suppress(ValueError, RecursionError):
+            while True:
+                value, at = decoder.raw_decode(rest, len(rest) - len(rest[at:].lstrip(" \t\r\n")))
+                before[len(before) + 1] = read_value(value, rules)
+                at = rest.index(",", at) + 1
+    return Refused("expected ", line, before)
 
 
 def _depth_of_text(text: bytes) -> int:
@@ -248,7 +271,7 @@ def read_text(text: bytes, rules: Rules) -> list[Refused | Read]:
         except _TooDeep:
             return [Refused("expected "), Read({1: Unsure(frozenset())})]
         except ValueError as error:
-            return [Refused("expected ", _line_of(error))]
+            return [_broken(text, error, rules)]
     if stripped.startswith(b"{"):
         return _read_object(text, stripped, rules)
     return [_read_lines(text, rules)]
@@ -267,15 +290,20 @@ def _read_lines(text: bytes, rules: Rules) -> Refused | Read:
     if not numbered:
         return Refused("no vectors")
     if len(numbered) > rules.vectors_max:
-        return Refused(f"too many vectors in payload; max is {rules.vectors_max}, got {len(numbered)}")
+        return _too_many(len(numbered), rules)
     return Read({number: read_line(line, rules) for number, line in numbered})
+
+
+def _too_many(count: int, rules: Rules) -> Refused:
+    got = str(count) if count <= 10 * rules.vectors_max else f"more than {10 * rules.vectors_max}"
+    return Refused(f"too many vectors in payload; max is {rules.vectors_max}, got {got}")
 
 
 def _read_items(items: list[Any], rules: Rules) -> Refused | Read:
     if not items:
         return Refused("no vectors")
     if len(items) > rules.vectors_max:
-        return Refused(f"too many vectors in payload; max is {rules.vectors_max}, got {len(items)}")
+        return _too_many(len(items), rules)
     return Read({place: read_value(item, rules) for place, item in enumerate(items, 1)})
 
 
@@ -285,10 +313,11 @@ def _read_object(text: bytes, stripped: bytes, rules: Rules) -> list[Refused | R
     try:
         document = _decode(text)
     except (_TooDeep, ValueError) as error:
-        return [as_lines] if _is_whole(stripped) else [as_lines, Refused("expected ", _line_of(error))]
+        return [as_lines] if _is_whole(stripped) else [as_lines, _broken(text, error, rules)]
     if "vectors" not in document or "id" in document:
         return [_read_items([document], rules), as_lines]
     vectors = document["vectors"]
+    twice = [Refused("vectors: expected once")] if stripped.count(b'ectors"') > 1 else []
     as_document = (
         _read_items(vectors, rules) if isinstance(vectors, list) else Refused("vectors: expected an array")
     )
@@ -296,7 +325,7 @@ def _read_object(text: bytes, stripped: bytes, rules: Rules) -> list[Refused | R
     seen = b'"vectors"' in stripped.split(b"\n")[0] or not stripped.split(b"\n")[0].rstrip(BLANK).endswith(
         b"}"
     )
-    return [as_document] if seen else [as_document, as_lines]
+    return [as_document, *twice] if seen else [as_document, as_lines, *twice]
 
 
 def _is_whole(stripped: bytes) -> bool:

@@ -394,6 +394,6 @@ def _read_row(given: dict[str, pa.Array], row: int, line: int, rules: Rules) -> 
     try:
         fields["metadata"] = decode(metadata, line) if isinstance(metadata, bytes) else metadata
     except InvalidLine as error:
-        problem = replace(error.problem, reason=Reason.METADATA_INVALID, field="metadata", id=id)
+        problem = replace(error.problem, line=line, reason=Reason.METADATA_INVALID, field="metadata", id=id)
         raise InvalidLine(problem) from None
     return read_vector(fields, line, rules)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -19,6 +20,7 @@ import orjson
 from ingest.body.rules import Rules
 from upwell.errors import InvalidLine, LineProblem, Reason
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: Of a value quoted in a message.
 QUOTED_CHARACTERS = 48
 #: From here on a number rounds to an infinite float32.
@@ -47,18 +49,24 @@ def read_line(text: bytes, line: int, rules: Rules) -> Row:
 
 
 def decode(text: bytes, line: int) -> Any:
-    """JSON, with NaN and its like kept visible. Raises InvalidLine."""
+    """JSON, with NaN and its like kept visible. Raises InvalidLine; of a document over many lines it names the one.
+
+    A byte order mark before it is passed over, as simdjson does: whoever joins files has them in the middle.
+    """
+    text = text.removeprefix(BYTE_ORDER_MARK)
     try:
         return json.loads(text.decode(), parse_constant=_NotANumber)
     except UnicodeDecodeError as error:
-        detail = f"expected UTF-8, got byte 0x{text[error.start]:02x} at {error.start}"
+        start = text.rfind(b"\n", 0, error.start) + 1
+        line += text.count(b"\n", 0, start)
+        detail = f"expected UTF-8, got byte 0x{text[error.start]:02x} at {error.start - start}"
     except json.JSONDecodeError as error:
+        line += error.lineno - 1
         detail = f"expected JSON: {error.msg} at column {error.colno}"
     except RecursionError:
         detail = "expected JSON that is not nested so deeply"
-    except ValueError as error:
-        # Integers of thousands of digits.
-        detail = f"expected JSON: {error}"
+    except ValueError:
+        detail = f"expected JSON: an integer has more than {sys.get_int_max_str_digits()} digits"
     raise InvalidLine(LineProblem(line=line, reason=Reason.UNPARSABLE, field="", detail=detail))
 
 
@@ -177,20 +185,21 @@ class _Reader:
                 continue
             key, place, value = step
             if key is not None:
-                self._check_key(key, "".join(path))
+                self._check_key(key, path)
             if isinstance(value, dict | list):
                 pending.append(_steps(value))
                 path.append(place)
             elif (mistake := _mistake(value)) is not None:
                 self._refuse(Reason.METADATA_INVALID, "".join(path) + place, mistake)
 
-    def _check_key(self, key: str, path: str) -> None:
+    def _check_key(self, key: str, path: list[str]) -> None:
+        """``path`` is joined only for a wrong key: it may be as long as the body, and the keys as many."""
         if not _is_utf8(key):
             detail = "expected keys that are valid UTF-8, got a lone surrogate"
-            self._refuse(Reason.METADATA_INVALID, path, detail)
+            self._refuse(Reason.METADATA_INVALID, "".join(path), detail)
         if not is_metadata_key(key):
             detail = f'keys must not be empty, contain . or ", or start with $; got {describe(key)}'
-            self._refuse(Reason.METADATA_KEY, path, detail)
+            self._refuse(Reason.METADATA_KEY, "".join(path), detail)
 
     def _utf8_size(self, text: str, reason: Reason, field: str) -> int:
         try:

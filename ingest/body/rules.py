@@ -19,3 +19,16 @@ class Rules:
     metadata_bytes_max: int = 10_240
     #: Leave out lines that cannot be accepted, instead of refusing the upload.
     discard: bool = False
+
+    @property
+    def line_bytes_max(self) -> int:
+        """Of one vector's text, whatever is in it: more than numbers spelt out and metadata in escapes can need.
+
+        As Python objects it takes up to thirty times as much.
+        """
+        return (1 << 20) + 8 * self.metadata_bytes_max
+
+    @property
+    def vectors_counted_max(self) -> int:
+        """Beyond this number it is not counted how many there are too many."""
+        return 10 * self.vectors_max

@@ -1,6 +1,6 @@
 """An upload's body as a changeset: all of it, or the first thing that is wrong with it.
 
-Lines go straight into one float32 matrix; a line that the fast path does not vouch for is read precisely. With ``discard``, lines that cannot be accepted are left out and named.
+Lines, and the pieces of a document, go straight into one float32 matrix; a line that the fast path does not vouch for is read precisely. With ``discard``, lines that cannot be accepted are left out and named.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.body.arrow import parse_arrow
+from ingest.body.documents import Pieces
 from ingest.body.fast import FastReader
-from ingest.body.forms import Lines, Values, form_of
+from ingest.body.forms import Lines, form_of
 from ingest.body.inflate import Bytes, inflate
-from ingest.body.precise import Row, read_line, read_vector
+from ingest.body.precise import Row, read_line
 from ingest.body.rules import Rules
 from upwell.changeset import DISCARDED_NAMED_MAX, Changeset, Operation
-from upwell.errors import Invalid, InvalidLine, LineProblem, TooLarge
+from upwell.errors import Invalid, InvalidLine, LineProblem, Reason, TooLarge
 
 #: The one content type that decides; of all others, the bytes do (forms.py).
 ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
@@ -32,18 +33,28 @@ def parse_upload(
     inflated = inflate(body, content_encoding, rules.bytes_max)
     if (content_type or "").partition(";")[0].strip().lower() == ARROW_STREAM:
         return parse_arrow(inflated, operation, rules)
-    form = form_of(inflated, content_type)
-    received = form.count() if isinstance(form, Lines) else len(form.items)
-    if received == 0:
-        raise Invalid("the request body contains no vectors")
-    if received > rules.vectors_max:
-        raise TooLarge(f"too many vectors in payload; max is {rules.vectors_max}, got {received}")
+    form = form_of(inflated, content_type, rules)
+    received = _count(form, rules)
     rows = _Rows(received, rules)
-    for problem in rows.read_lines(form) if isinstance(form, Lines) else rows.read_values(form):
+    for place, problem in rows.read(form):
+        if isinstance(form, Pieces) and problem.reason is Reason.UNPARSABLE:
+            form.refuse(place, problem)
         if not rules.discard:
             raise InvalidLine(problem)
         rows.discard(problem)
     return rows.changeset(operation, received)
+
+
+def _count(form: Lines | Pieces, rules: Rules) -> int:
+    """How many vectors there are. Raises Invalid for none and TooLarge for too many."""
+    received = form.count(rules.vectors_counted_max)
+    if received == 0:
+        raise Invalid("the request body contains no vectors")
+    if received > rules.vectors_max:
+        known = received <= rules.vectors_counted_max
+        got = str(received) if known else f"more than {rules.vectors_counted_max}"
+        raise TooLarge(f"too many vectors in payload; max is {rules.vectors_max}, got {got}")
+    return received
 
 
 class _Rows:
@@ -58,11 +69,15 @@ class _Rows:
         self._discarded: list[LineProblem] = []
         self._discarded_count = 0
 
-    def read_lines(self, lines: Lines) -> Iterator[LineProblem]:
-        """Add the rows of all lines, handing out the problems of those that cannot be added, in order."""
-        reader = FastReader(self._rules)
+    def read(self, form: Lines | Pieces) -> Iterator[tuple[int, LineProblem]]:
+        """Add the rows of all texts; hands out those that cannot be added, in order, by number and what is wrong."""
+        reader, bytes_max = FastReader(self._rules), self._rules.line_bytes_max
         with np.errstate(over="ignore", invalid="ignore"):
-            for number, text in lines:
+            for number, text in form:
+                if len(text) > bytes_max:
+                    detail = f"expected at most {bytes_max} bytes, got {len(text)}"
+                    yield number, LineProblem(line=number, reason=Reason.UNPARSABLE, field="", detail=detail)
+                    continue
                 row = len(self._ids)
                 read = reader.read(text, self._vectors, row)
                 # The squared length is finite only if each number is, and cheap; one that overflows is read precisely.
@@ -72,15 +87,7 @@ class _Rows:
                 try:
                     self._add_row(read_line(text, number, self._rules))
                 except InvalidLine as error:
-                    yield error.problem
-
-    def read_values(self, values: Values) -> Iterator[LineProblem]:
-        """Add the rows of a document's vectors; a problem's line is the vector's place, from 1."""
-        for number, value in enumerate(values.items, start=1):
-            try:
-                self._add_row(read_vector(value, number, self._rules))
-            except InvalidLine as error:
-                yield error.problem
+                    yield number, error.problem
 
     def discard(self, problem: LineProblem) -> None:
         """Note that a line was left out."""

@@ -217,7 +217,7 @@ CREATES: list[tuple[object, str]] = [
     ({"name": "../../etc", "config": {"dimensions": 3, "metric": "cosine"}}, "name"),
     ({"name": "a" * 65, "config": {"dimensions": 3, "metric": "cosine"}}, "name"),
     ({"name": "fine"}, "config"),
-    ({"name": "fine", "config": {"dimensions": 0, "metric": "cosine"}}, "config.dimensions"),
+    ({"name": "fine", "config": {"dimensions": 0, "metric": "cosine"}}, "[1, 1536], got 0"),
     ({"name": "fine", "config": {"dimensions": 1537, "metric": "cosine"}}, "1536"),
     ({"name": "fine", "config": {"dimensions": 3, "metric": "manhattan"}}, "config.metric"),
     ({"name": "fine", "config": {"dimensions": "3", "metric": "cosine"}}, "config.dimensions"),

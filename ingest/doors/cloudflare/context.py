@@ -24,6 +24,8 @@ M = TypeVar("M", bound=BaseModel)
 
 #: What the request's token allows, once it is known.
 GRANT = web.RequestKey("grant", Grant)
+#: More than the longest vector, spelt out, and the largest filter need. Decoded it may take thirty times as much.
+QUESTION_BYTES_MAX = 1 << 20
 #: Of a number in a query string.
 DIGITS_MAX = 18
 ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,31}")
@@ -63,10 +65,15 @@ async def authorised_index(request: web.Request, access: Access) -> Index:
 async def json_body(request: web.Request, model: type[M]) -> M:
     """The JSON body under any content type, as ``model``. Raises a 400 that names the field."""
     ops = operations(request)
-    bytes_max = ops.engine.settings.request_bytes_max
+    bytes_max = question_bytes_max(request)
     body = await read_body(request, bytes_max)
     encoding = request.headers.get("Content-Encoding")
     return await ops.parse(lambda: parse_json(inflate(body, encoding, bytes_max), model))
+
+
+def question_bytes_max(request: web.Request) -> int:
+    """How long a body may be that is no upload and no list of ids, sent or inflated."""
+    return min(QUESTION_BYTES_MAX, operations(request).engine.settings.request_bytes_max)
 
 
 def parse_json(body: bytes | bytearray | memoryview, model: type[M]) -> M:

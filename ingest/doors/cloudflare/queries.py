@@ -11,7 +11,13 @@ import orjson
 from aiohttp import web
 
 from ingest.body import inflate
-from ingest.doors.cloudflare.context import authorised, operations, parse_json, wait_seconds
+from ingest.doors.cloudflare.context import (
+    authorised,
+    operations,
+    parse_json,
+    question_bytes_max,
+    wait_seconds,
+)
 from ingest.doors.cloudflare.envelope import answer, encode_result, said
 from ingest.doors.cloudflare.errors import (
     ID_TOO_LONG,
@@ -53,12 +59,13 @@ async def query(request: web.Request) -> web.Response:
     name, after = request.match_info["index"], request.query.get("after")
     wait_s = wait_seconds(request, AFTER_WAIT_S)
     settings = ops.engine.settings
-    body = await read_body(request, settings.request_bytes_max)
+    bytes_max = question_bytes_max(request)
+    body = await read_body(request, bytes_max)
     encoding = request.headers.get("Content-Encoding")
 
     def prepare() -> _Prepared:
         index = ops.engine.find(account, name)
-        asked = parse_json(inflate(body, encoding, settings.request_bytes_max), Query)
+        asked = parse_json(inflate(body, encoding, bytes_max), Query)
         return _prepare(index, asked, asked.after if after is None else after, settings)
 
     def at_once() -> bytes | _Prepared:
