@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import gzip
 import io
 import os
 import signal
@@ -120,6 +121,22 @@ async def test_what_is_wrong_comes_back_whole(
     )
     assert isinstance(empty, Invalid) and "no vectors" in str(empty)
     assert isinstance(large, TooLarge)
+
+
+async def test_an_encoded_body_is_parsed_in_a_process_however_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred kilobytes may become a hundred megabytes, and would stop everything else in this process for seconds."""
+    front = Front(1)
+    monkeypatch.setattr(front.parsers, "run", None)
+    app = web.Application()
+    app.router.add_post("/", front.handle)
+    server = TestServer(app)
+    # As our front ends do: what was encoded comes as it was sent.
+    await server.start_server(auto_decompress=False)
+    async with TestClient(server) as client:
+        await client.post("/", data=gzip.compress(lines(2)), headers={"Content-Encoding": "gzip"})
+    await front.parsers.close()
+    (outcome,) = front.outcomes
+    assert isinstance(outcome, PreparedMutation) and outcome.mutation.rows == 2
 
 
 async def test_a_process_that_dies_costs_nobody_an_upload(tmp_path: Path) -> None:

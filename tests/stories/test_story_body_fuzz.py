@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 from collections.abc import Iterator, Sequence
@@ -166,7 +167,7 @@ def test_uploads_of_every_kind(service: Service, wire: Wire) -> None:
         st.booleans(),
         st.booleans(),
     )
-    @fuzzed(300)
+    @fuzzed(200)
     def upload(sent: Sent, operation: str, discard: bool, chunked: bool) -> None:
         nonlocal count
         changeset = made_of(sent, Operation(operation), discard=discard)
@@ -363,7 +364,7 @@ def test_questions_of_every_kind(service: Service, wire: Wire) -> None:
     statuses = set()
 
     @given(questions())
-    @fuzzed(500)
+    @fuzzed(400)
     def ask(question: tuple[str, bytes]) -> None:
         path, body = question
         where = index.path(path) if path else index.path().rsplit("/", 1)[0]
@@ -380,6 +381,21 @@ def test_questions_of_every_kind(service: Service, wire: Wire) -> None:
     assert {(path, 400) for path in QUESTIONS} <= statuses
     assert {("/query", 200), ("/get_by_ids", 200), ("/delete_by_ids", 200)} <= statuses
     index.visible(index.upsert([{"id": "z", "values": [1, 2, 3]}]))
+
+
+def test_a_question_is_never_large_and_a_list_of_ids_may_be(service: Service, wire: Wire) -> None:
+    index = service.apis[0].index("addresses")
+    index.create(bodies.DIMENSIONS)
+    padded = b'{"vector":[1,2,3]}' + b" " * (1 << 20)
+    assert wire.ask("POST", index.path("/query"), padded[: 1 << 20]).status == 200
+    assert wire.ask("POST", index.path("/query"), padded).status == 413
+    zipped = gzip.compress(b'{"vector":[' + b"[]," * 1_000_000 + b"1]}")
+    assert wire.ask("POST", index.path("/query"), zipped, Content_Encoding="gzip").status == 413
+    assert (
+        wire.ask("POST", index.path("/metadata_index/create"), zipped, Content_Encoding="gzip").status == 413
+    )
+    ids = array([b'"%064d"' % number for number in range(40_000)])
+    assert wire.ask("POST", index.path("/get_by_ids"), b'{"ids":%b}' % ids).envelope["result"] == []
 
 
 @pytest.mark.parametrize(

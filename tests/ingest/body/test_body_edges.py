@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from ingest.body import Rules, fast, parse_upload
 from ingest.body.precise import decode
 from upwell.changeset import Changeset, Operation
-from upwell.errors import InvalidLine, LineProblem, Reason, TooLarge
+from upwell.errors import Invalid, InvalidLine, LineProblem, Reason, TooLarge
 
 GOOD = b'{"id":"a","values":[1,2]}'
 BOM = b"\xef\xbb\xbf"
@@ -18,9 +19,10 @@ BOM = b"\xef\xbb\xbf"
 RULES = Rules(dimensions=2, vectors_max=50, bytes_max=1 << 25)
 
 
-def parse(body: bytes) -> Changeset:
+def parse(body: bytes, *, discard: bool = False) -> Changeset:
+    rules = replace(RULES, discard=discard)
     return parse_upload(
-        body, content_type=None, content_encoding=None, operation=Operation.UPSERT, rules=RULES
+        body, content_type=None, content_encoding=None, operation=Operation.UPSERT, rules=rules
     )
 
 
@@ -55,6 +57,37 @@ def test_a_mistake_in_a_document_is_named_by_the_line_it_is_on(body: bytes, line
     problem = problem_of(body)
     assert (problem.line, problem.reason) == (line, Reason.UNPARSABLE)
     assert says in problem.detail
+
+
+@pytest.mark.parametrize("discard", [False, True])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"[,]", b"[%b,]", b"[,%b]", b"[%b %b]", b"[%b:%b]", b"[%b,%b}", b"[%b]]", b"[%b],", b"[%b"),
+        *(b'["]', b'["\\"]', b"[" + BOM + b"%b]", b"[%b,\x0b%b]"),
+        *(b'{"vectors":[%b}', b'{"vectors":[%b,]}', b'{"vectors":[%b]}]', b'{\n"vectors":[%b]'),
+        *(b'{\n"vectors":[%b],}', b'{\n"vectors":[%b] "a":1}', b'{\n"vectors" [%b]}', b"{\nvectors:[%b]}"),
+        b'{\n"vectors":[%b],"a":nope}',
+    ],
+)
+def test_a_document_with_anything_out_of_place_is_refused_whole(body: bytes, discard: bool) -> None:
+    with pytest.raises(ValueError, match=r"Expecting|Unterminated|Extra|double quotes"):
+        json.loads(body.replace(b"%b", GOOD).decode("utf-8-sig"))
+    with pytest.raises(InvalidLine) as caught:
+        parse(body.replace(b"%b", GOOD), discard=discard)
+    assert caught.value.problem.reason is Reason.UNPARSABLE
+
+
+def test_what_is_read_as_a_document_and_what_is_not() -> None:
+    for body, count in [(b"[%b]", 1), (b" [ %b , %b ] ", 2), (b'{"a":[{}],"vectors":[%b,%b],"b":"]}"}', 2)]:
+        assert len(parse(body.replace(b"%b", GOOD))) == count
+    for vectors, says in [(b"1", "expected an array"), (b'[],"vectors":[]', "expected once, got twice")]:
+        with pytest.raises(Invalid, match=f"^vectors: {says}$"):
+            parse(b'{"vectors":%b}' % vectors)
+    # An unknown key of a line, and a line that is wrong, as all its like.
+    assert len(parse(b'{"id":"a","vectors":1,"values":[1,2]}\n' + GOOD)) == 2
+    discarded = parse(b'{"vectors":1}\n{"vectors":[]}\n' + GOOD, discard=True).discarded
+    assert [(one.line, one.reason) for one in discarded] == [(1, Reason.ID_MISSING), (2, Reason.ID_MISSING)]
 
 
 def test_a_vector_is_refused_unread_if_it_is_larger_than_any_can_be() -> None:

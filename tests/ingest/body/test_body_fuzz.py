@@ -135,7 +135,7 @@ def check(sent: Sent, meanings: Callable[[], Iterable[Refused | Read]]) -> None:
 
 
 @given(bodies.whole)
-@fuzzed(700)
+@fuzzed(500)
 def test_a_body_is_what_the_slow_parser_says(drawn: tuple[Sent, bytes]) -> None:
     sent, text = drawn
     check(sent, lambda: slow_body.read_text(text, RULES))
@@ -157,7 +157,7 @@ def meanings_of(sent: Sent) -> Iterable[Refused | Read]:
 
 
 @given(bodies.damaged())
-@fuzzed(700)
+@fuzzed(500)
 def test_a_damaged_body_is_what_the_slow_parser_says(sent: Sent) -> None:
     check(sent, lambda: meanings_of(sent))
 
@@ -179,7 +179,7 @@ def everything(sent: Sent, rules: Rules) -> tuple[object, ...]:
 
 @pytest.mark.skipif(simdjson is None, reason="this Python has no wheel of it")
 @given(bodies.whole.map(lambda drawn: drawn[0]) | bodies.damaged(), st.sampled_from([RULES, DISCARD]))
-@fuzzed(700)
+@fuzzed(500)
 def test_without_simdjson_all_is_the_same(sent: Sent, rules: Rules) -> None:
     quickly = everything(sent, rules)
     with pytest.MonkeyPatch.context() as patch:
@@ -228,7 +228,7 @@ AROUND = [b'{"ids":%b}'] * 6 + [
     ),
     st.sampled_from(AROUND),
 )
-@fuzzed(400)
+@fuzzed(300)
 def test_ids_are_what_they_are_by_the_rules(ids: list[bytes], around: bytes) -> None:
     body = around.replace(b"%b", bodies.array(ids))
     assert ids_in(body) == slow_ids(body)
