@@ -111,7 +111,8 @@ def test_a_stream_that_was_idle_for_long_misses_nothing() -> None:
 def test_a_stream_wants_a_token_and_an_id_of_this_index(index: Index) -> None:
     assert index.get("/mutations/events", token=None).error[0] == 401
     foreign = {"Last-Event-ID": "00000000-0001-8000-8000-000000000000"}
-    assert index.get("/mutations/events", headers=foreign).error[0] == 400
+    status, _, says = index.get("/mutations/events", headers=foreign).error
+    assert status == 404 and says.startswith("Last-Event-ID: expected the id of a mutation of this index")
 
 
 def test_waiting_ends_with_the_index(service: Service, index: Index) -> None:

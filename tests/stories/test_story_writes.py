@@ -335,5 +335,6 @@ def test_mutations_are_listed_by_state_and_page_by_page(index: Index) -> None:
     assert (
         "state: expected one of queued, applying, visible, failed" in index.get("/mutations?state=x").error[2]
     )
-    assert "cursor: expected the id of a mutation" in index.get("/mutations?cursor=nonsense").error[2]
+    status, _, says = index.get("/mutations?cursor=nonsense").error
+    assert status == 404 and says.startswith("cursor: expected the id of a mutation of this index")
     assert index.get("/mutations?state=applying").result == []

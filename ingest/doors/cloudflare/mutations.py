@@ -66,11 +66,11 @@ def _state(request: web.Request) -> State | None:
 
 
 def _receipt(index: Index, field: str, mutation_id: str) -> Receipt:
-    """Where a mutation that a request names lies. Raises Invalid, which names the field."""
+    """Where a mutation that a request names lies. Raises NotFound, which names the field."""
     try:
         return parse(index.record.receipt_key, mutation_id)
     except NotFound:
-        raise Invalid(
+        raise NotFound(
             f"{field}: expected the id of a mutation of this index, got {mutation_id[:64]!r}"
         ) from None
 
