@@ -12,8 +12,8 @@ LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve demo test test-all check format bench-ack bench-peers bench-growth bench-small bench-limit bench-workers \
-	bench-memory bench-report lock install install-dev clean
+.PHONY: help serve demo test test-all check format bench-ack bench-peers bench-filters bench-growth bench-small bench-limit \
+	bench-workers bench-memory bench-report lock install install-dev clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -46,6 +46,9 @@ bench-ack: $(VENV)/.dev ## measure the time to acknowledged and to visible
 
 bench-peers: $(VENV)/.dev ## measure Upwell beside other vector stores
 	@exec $(BIN)/python -m tests.bench.peers $(ARGS)
+
+bench-filters: $(VENV)/.dev ## measure queries with filters beside other vector stores
+	@exec $(BIN)/python -m tests.bench.filters $(ARGS)
 
 bench-growth: $(VENV)/.dev ## measure upserts as an index grows to a million vectors
 	@exec $(BIN)/python -m tests.bench.growth $(ARGS)

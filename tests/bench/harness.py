@@ -146,10 +146,15 @@ class Clusters:
 
     def points(self, rows: int) -> Matrix:
         """The next ``rows`` vectors."""
+        return self.numbered(rows)[0]
+
+    def numbered(self, rows: int) -> tuple[Matrix, npt.NDArray[np.int64]]:
+        """The next ``rows`` vectors, and which centre each lies around."""
         dimensions = self._centres.shape[1]
         noise = self._generator.standard_normal(size=(rows, dimensions), dtype=np.float32)
-        near = self._centres[self._generator.integers(64, size=rows)]
-        return _unit(near + noise * np.float32(0.6 / np.sqrt(dimensions)))
+        numbers = self._generator.integers(64, size=rows)
+        points = _unit(self._centres[numbers] + noise * np.float32(0.6 / np.sqrt(dimensions)))
+        return points, numbers
 
 
 def _unit(points: Matrix) -> Matrix:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.bench.filters.cases import CASES
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "tests" / "bench" / "results"
 BENCH_VENV = ROOT / ".venv-bench"
@@ -61,6 +63,22 @@ def share(key: str) -> Callable[[Row], str]:
     return lambda row: f"{row[key]:.0%}, {'met' if row['met'][what] else 'NOT met'}"
 
 
+def filtered(case: str) -> Callable[[Row], str]:
+    """A filter's p50 and recall, and the share of topK that came back, if not all did."""
+
+    def text(row: Row) -> str:
+        found = row["cases"][case]
+        back = "" if found["returned"] > 0.995 else f", {found['returned']:.0%} back"
+        return f"{found['p50_ms']:.2f} ({found['recall_at_10']:.3f}{back})"
+
+    return text
+
+
+def slowest_first(row: Row) -> str:
+    """The slowest first query of those with filters."""
+    return f"{max(one['first_ms'] for case, one in row['cases'].items() if case != 'no filter'):.1f}"
+
+
 def kind_mib(kind: str) -> Callable[[Row], str]:
     """MiB of one kind of object."""
     return lambda row: f"{row['bytes_by_kind'][kind] / MIB:.2f}"
@@ -101,6 +119,13 @@ COLUMNS: dict[str, list[Column]] = {
         ("p50 ms", number("visible_p50_ms", 1)),
         ("p99 ms", number("visible_p99_ms", 1)),
         ("settings", plain("settings")),
+    ],
+    "filters": [
+        ("system", plain("name")),
+        ("indexes", plain("build")),
+        ("load s", number("load_s", 1)),
+        *((f"{case}: p50 ms (recall)", filtered(case)) for case in CASES),
+        ("slowest first query, ms", slowest_first),
     ],
     "limit": [
         ("dimensions", number("dimensions")),

@@ -41,12 +41,19 @@ class MilvusLite(Quiet):
         schema = self._client.create_schema(auto_id=False)
         schema.add_field("id", pymilvus.DataType.INT64, is_primary=True)
         schema.add_field("embedding", pymilvus.DataType.FLOAT_VECTOR, dim=self._task.dimensions)
+        self._add_fields(schema, pymilvus.DataType)
         self._client.create_collection("items", schema=schema)
         batch = min(BATCH, BATCH_BYTES // (4 * self._task.dimensions))
-        self._rows = [
-            [{"id": row, "embedding": self._task.vectors[row]} for row in rows]
-            for rows in batches(self._task.rows, batch)
-        ]
+        self._rows = [[self._item(row) for row in rows] for rows in batches(self._task.rows, batch)]
+
+    def _add_fields(self, schema: Any, types: Any) -> None:
+        """What the schema has beside id and vector: nothing."""
+
+    def _item(self, row: int) -> dict[str, Any]:
+        return {"id": row, "embedding": self._task.vectors[row]}
+
+    def _add_indexes(self, index: Any) -> None:
+        """What indexes there are beside the vectors': none."""
 
     def load(self) -> None:
         for rows in self._rows:
@@ -55,6 +62,7 @@ class MilvusLite(Quiet):
         index = self._client.prepare_index_params()
         build = VARIANTS[self._task.variant].settings
         index.add_index("embedding", index_type=self._task.variant, metric_type="COSINE", params=build)
+        self._add_indexes(index)
         self._client.create_index("items", index)
         self._client.load_collection("items")
         counted = self._client.get_collection_stats("items")["row_count"]

@@ -24,6 +24,9 @@ LARGEST_SEGMENT_KB = 10_000_000
 class QdrantEdge(Quiet):
     """One shard in this process."""
 
+    #: Below so many KB of vectors, it compares them one by one.
+    full_scan_kb = 100
+
     def __init__(self, task: Task) -> None:
         self._task = task
         self._edge: Any = importlib.import_module("qdrant_edge")
@@ -42,7 +45,7 @@ class QdrantEdge(Quiet):
             hnsw_config=edge.HnswIndexConfig(
                 m=build["m"],
                 ef_construct=build["ef_construct"],
-                full_scan_threshold=100,
+                full_scan_threshold=self.full_scan_kb,
                 max_indexing_threads=self._task.threads,
             ),
             quantization_config=quantization,
@@ -52,10 +55,10 @@ class QdrantEdge(Quiet):
             wal_enabled=build["wal"],
         )
         self._shard = edge.EdgeShard.create(str(self._task.folder), config)
-        self._points = [
-            [edge.Point(id=row, vector=self._task.vectors[row].tolist()) for row in rows]
-            for rows in batches(self._task.rows, BATCH)
-        ]
+        self._points = [[self._point(row) for row in rows] for rows in batches(self._task.rows, BATCH)]
+
+    def _point(self, row: int) -> Any:
+        return self._edge.Point(id=row, vector=self._task.vectors[row].tolist())
 
     def load(self) -> None:
         for points in self._points:

@@ -48,13 +48,16 @@ class Zvec(Quiet):
         field = zvec.VectorSchema(
             "embedding", zvec.DataType.VECTOR_FP32, self._task.dimensions, self._index()
         )
-        schema = zvec.CollectionSchema(name="items", vectors=field)
+        schema = zvec.CollectionSchema(name="items", fields=self._fields(), vectors=field)
         self._collection = zvec.create_and_open(str(self._task.folder / "items"), schema)
-        vectors = self._task.vectors
-        self._docs = [
-            [zvec.Doc(id=str(row), vectors={"embedding": vectors[row]}) for row in rows]
-            for rows in batches(self._task.rows, BATCH)
-        ]
+        self._docs = [[self._doc(row) for row in rows] for rows in batches(self._task.rows, BATCH)]
+
+    def _fields(self) -> list[Any]:
+        """What the schema has beside id and vector: nothing."""
+        return []
+
+    def _doc(self, row: int) -> Any:
+        return self._zvec.Doc(id=str(row), vectors={"embedding": self._task.vectors[row]})
 
     def load(self) -> None:
         for docs in self._docs:
