@@ -15,7 +15,9 @@ from upwell.errors import (
     Invalid,
     KeyReused,
     NotFound,
+    StoreFull,
     TooLarge,
+    TooSlow,
     Unauthenticated,
     Unavailable,
     UpwellError,
@@ -24,6 +26,7 @@ from upwell.errors import (
 #: First match wins, so subclasses come before their parents.
 STATUSES: tuple[tuple[type[UpwellError], HTTPStatus], ...] = (
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (TooSlow, HTTPStatus.REQUEST_TIMEOUT),
     (KeyReused, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Invalid, HTTPStatus.BAD_REQUEST),
     (Gone, HTTPStatus.GONE),
@@ -33,6 +36,7 @@ STATUSES: tuple[tuple[type[UpwellError], HTTPStatus], ...] = (
     (Unauthenticated, HTTPStatus.UNAUTHORIZED),
     (Forbidden, HTTPStatus.FORBIDDEN),
     (Behind, HTTPStatus.TOO_MANY_REQUESTS),
+    (StoreFull, HTTPStatus.INSUFFICIENT_STORAGE),
     (Unavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (Conflict, HTTPStatus.SERVICE_UNAVAILABLE),
     (Corrupt, HTTPStatus.INTERNAL_SERVER_ERROR),
@@ -40,7 +44,12 @@ STATUSES: tuple[tuple[type[UpwellError], HTTPStatus], ...] = (
 )
 
 #: Seconds after which a client that got one of these should try again, unless the error itself knows better.
-RETRY_AFTER_S = {HTTPStatus.SERVICE_UNAVAILABLE: 1.0, HTTPStatus.TOO_MANY_REQUESTS: 5.0}
+RETRY_AFTER_S = {
+    HTTPStatus.SERVICE_UNAVAILABLE: 1.0,
+    HTTPStatus.TOO_MANY_REQUESTS: 5.0,
+    # Room is made by people, or by the collector, and by neither at once.
+    HTTPStatus.INSUFFICIENT_STORAGE: 30.0,
+}
 
 
 def status_of(error: UpwellError) -> HTTPStatus:

@@ -4,6 +4,7 @@
     ├── Invalid              the request is wrong
     │   ├── InvalidLine      … and we know the line and the field
     │   ├── TooLarge         … and it is a matter of size
+    │   ├── TooSlow          … or of time
     │   └── KeyReused        … its idempotency key belongs to another one
     ├── NotFound             no such index, mutation or vector
     │   └── Gone             there was one, and it was deleted
@@ -11,6 +12,8 @@
     ├── Unauthenticated      no token, or one we do not know
     ├── Forbidden            a token that may not do this
     ├── Unavailable          a part we need is away
+    │   ├── StoreFull        … namely room in the store
+    │   └── TooNew           … namely a newer Upwell, which wrote what we are to read
     ├── Behind               we are asked for more than we keep up with
     │   └── TooOften         … or than one token may ask
     ├── Conflict             somebody else was first
@@ -105,6 +108,12 @@ class TooLarge(Invalid):
     """The request is larger than this server allows."""
 
 
+class TooSlow(Invalid):
+    """The request's body stopped coming; send it again."""
+
+    retry = True
+
+
 class KeyReused(Invalid):
     """The idempotency key was used for another request."""
 
@@ -133,6 +142,14 @@ class Unavailable(UpwellError):
     """A part we need is away; try again later."""
 
     retry = True
+
+
+class StoreFull(Unavailable):
+    """There is no room left in the store; its operator must make some."""
+
+
+class TooNew(Unavailable):
+    """A newer Upwell wrote this; upgrade this one."""
 
 
 class Behind(UpwellError):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
+
+NUMBER_DIGITS = 20
 
 
 def new_identity() -> str:
@@ -10,6 +13,11 @@ def new_identity() -> str:
     return secrets.token_hex(16)
 
 
+def numbers_in(names: Iterable[str]) -> list[int]:
+    """The positions or versions among ``names``, in their order. What is none, somebody else's file say, is passed over."""
+    return [int(name) for name in names if len(name) == NUMBER_DIGITS and name.isascii() and name.isdigit()]
+
+
 def numbered(number: int) -> str:
     """A position or version as the 20 digits that sort as the number does."""
-    return f"{number:020d}"
+    return f"{number:0{NUMBER_DIGITS}d}"

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upwell.dense import last_of
-from upwell.errors import AlreadyExists, Corrupt, Invalid, NotFound, Unavailable
+from upwell.errors import AlreadyExists, Corrupt, Invalid, NotFound, StoreFull, TooNew
 from upwell.format import ALIGNMENT, VERSION, Kind, pack, unpack
 from upwell.store import DirectoryStore, open_store
-from upwell.store import directory as directory_module
+from upwell.store import disk as disk_module
 from upwell.streamed import joined
 
 
@@ -61,10 +61,12 @@ def test_the_file_is_synced_before_its_name_and_its_folder_after(
         steps.append("sync folder " + target.name if target.is_dir() else "sync file")
         fsync(fd)
 
-    def recording_link(source: Any, target: Any) -> None:
+    def recording_link(source: Any, target: Any, **how: Any) -> None:
         steps.append("link")
-        link(source, target)
+        link(source, target, **how)
 
+    # Whether files can be made without a name is tried before the first.
+    store.create("first", b"x")
     monkeypatch.setattr("os.fsync", recording_fsync)
     monkeypatch.setattr("os.link", recording_link)
     store.create("new/folder/name", b"x")
@@ -81,11 +83,11 @@ def test_a_failing_disk_is_no_success_and_leaves_no_half(
 ) -> None:
     store.create("there/before", b"x")
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(f"os.{failing}", fail)
-    with pytest.raises(Unavailable, match="ENOSPC"):
+    with pytest.raises(StoreFull, match="ENOSPC"):
         store.create("there/now", b"y")
     monkeypatch.undo()
     assert names_left(store) == ["there/before"]
@@ -126,7 +128,7 @@ def test_a_name_that_leaves_the_folder_is_refused(store: DirectoryStore, key: st
 
 def test_private_files_of_the_long_dead_are_removed_at_start(tmp_path: Path) -> None:
     private = DirectoryStore(tmp_path).root / ".private"
-    for name, age_s in (("old", 2 * directory_module.STALE_PRIVATE_FILE_S), ("young", 60)):
+    for name, age_s in (("old", 2 * disk_module.STALE_PRIVATE_FILE_S), ("young", 60)):
         (private / name).write_bytes(b"x")
         then = (private / name).stat().st_mtime - age_s
         os.utime(private / name, (then, then))
@@ -205,10 +207,20 @@ def test_a_cut_object_is_noticed(length: int) -> None:
         unpack(memoryview(whole[:length]), Kind.LOG_ENTRY).section("x")
 
 
-def test_another_kind_and_a_newer_format_are_refused_with_words() -> None:
-    data = bytearray(joined(pack(Kind.TOKEN, {})))
+def test_another_kind_and_a_newer_format_are_refused_with_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = joined(pack(Kind.TOKEN, {}))
     with pytest.raises(Corrupt, match="another kind"):
-        unpack(memoryview(bytes(data)), Kind.MANIFEST)
-    data[10:12] = (VERSION[Kind.TOKEN] + 1).to_bytes(2, "little")
-    with pytest.raises(Corrupt, match="upgrade"):
-        unpack(memoryview(bytes(data)), Kind.TOKEN)
+        unpack(memoryview(data), Kind.MANIFEST)
+    with monkeypatch.context() as newer:
+        newer.setitem(VERSION, Kind.TOKEN, VERSION[Kind.TOKEN] + 1)
+        data = joined(pack(Kind.TOKEN, {}))
+    with pytest.raises(TooNew, match="upgrade"):
+        unpack(memoryview(data), Kind.TOKEN)
+    damaged = bytearray(joined(pack(Kind.TOKEN, {})))
+    damaged[10:12] = (VERSION[Kind.TOKEN] + 1).to_bytes(2, "little")
+    with pytest.raises(Corrupt, match="prefix is damaged"):
+        unpack(memoryview(bytes(damaged)), Kind.TOKEN)
+    # An Upwell that wrote no checksum of the prefix: its format is all there is to go by.
+    damaged[24:32] = bytes(8)
+    with pytest.raises(TooNew, match="upgrade"):
+        unpack(memoryview(bytes(damaged)), Kind.TOKEN)

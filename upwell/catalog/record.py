@@ -11,11 +11,11 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from upwell.errors import NotFound
-from upwell.format import Kind, pack, unpack
+from upwell.errors import Corrupt, NotFound
+from upwell.format import Kind, pack
 from upwell.shard.keys import KeyScope
 from upwell.shard.metric import Metric
-from upwell.store import Store
+from upwell.store import Store, create_own, read_object
 
 
 class IndexRecord(BaseModel):
@@ -53,13 +53,17 @@ def index_folder(index_id: str) -> str:
 
 def write_record(store: Store, record: IndexRecord) -> None:
     """Keep a new index's record. Raises AlreadyExists if the identity is taken, which is a bug."""
-    store.create(f"{record.folder}/record", *pack(Kind.INDEX_RECORD, record.model_dump(mode="json")))
+    create_own(store, f"{record.folder}/record", *pack(Kind.INDEX_RECORD, record.model_dump(mode="json")))
 
 
 def read_record(store: Store, index_id: str) -> IndexRecord:
     """The record of an identity. Raises NotFound or Corrupt."""
     try:
-        data = store.read(f"{index_folder(index_id)}/record")
+        box = read_object(store, f"{index_folder(index_id)}/record", Kind.INDEX_RECORD)
     except NotFound:
         raise NotFound("there is no such index", id=index_id) from None
-    return IndexRecord.model_validate(unpack(data, Kind.INDEX_RECORD).meta)
+    with box.understood():
+        record = IndexRecord.model_validate(box.meta)
+        if record.id != index_id:
+            raise Corrupt("an index's record is that of another one", got=record.id)
+    return record

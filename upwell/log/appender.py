@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from upwell.errors import Unavailable
+from upwell.errors import StoreFull, Unavailable
+from upwell.failpoint import Step, reached
 from upwell.log.entry import PreparedMutation
 from upwell.log.receipt import Receipt
 from upwell.log.writer import LogWriter
@@ -83,6 +84,7 @@ class Appender:
                         one.done.set_exception(_own_copy(error))
                 continue
             self._on_appended(position, entry)
+            reached(Step.BELL_RUNG)
             for place, one in enumerate(group):
                 if not one.done.done():
                     one.done.set_result(Receipt(position, place))
@@ -102,6 +104,11 @@ class Appender:
 
 def _own_copy(error: Exception) -> Exception:
     """An exception for one waiter of several: sharing one object would grow its traceback with each raise."""
-    copy = Unavailable("the log could not be written; the mutation may or may not have been kept")
+    kind, why = (
+        (StoreFull, "the store is full")
+        if isinstance(error, StoreFull)
+        else (Unavailable, "the log could not be written")
+    )
+    copy = kind(f"{why}; the mutation may or may not have been kept")
     copy.__cause__ = error
     return copy

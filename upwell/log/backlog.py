@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from upwell.errors import Corrupt, NotFound
+from upwell.errors import Corrupt, NotFound, TooNew
 from upwell.log.entry import Mutation
 from upwell.log.reader import LogReader
 
@@ -80,7 +80,7 @@ class Backlog:
         except NotFound:
             # Not written yet, or (if we slept) applied and swept meanwhile: then the next look begins behind it.
             return None
-        except Corrupt:
+        except (Corrupt, TooNew):
             # It is the workers' to complain of, and no reason to refuse what comes after it.
             return 1, 0
 

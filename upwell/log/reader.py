@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from upwell.changeset import Changeset
 from upwell.dense import last_of
+from upwell.errors import NotFound
 from upwell.ids import numbered
 from upwell.log.entry import Entry, decode_entry
+from upwell.log.receipt import Receipt
 from upwell.store import Store
 
 
@@ -25,7 +28,15 @@ class LogReader:
 
     def read(self, position: int) -> Entry:
         """The entry at ``position``. Raises NotFound (never written, or swept) or Corrupt."""
-        return decode_entry(self._store.read(self.key(position)), position)
+        key = self.key(position)
+        return decode_entry(self._store.read(key), position, key)
+
+    def changeset(self, receipt: Receipt) -> Changeset:
+        """The rows of a mutation. Raises NotFound, also once its columns are swept, or Corrupt."""
+        entry = self.read(receipt.position)
+        if receipt.place >= len(entry.mutations):
+            raise NotFound("no such mutation here")
+        return entry.changeset(receipt.place, self._store.read)
 
     def tail(self, known: int) -> int:
         """The last position written, given that every position up to ``known`` was, and none past it is swept."""

@@ -13,13 +13,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from upwell.clock import Clock
 from upwell.errors import AlreadyExists, NotFound
-from upwell.format import Kind, pack, unpack
+from upwell.failpoint import Step, reached
+from upwell.format import Kind, pack
 from upwell.log.receipt import Receipt
-from upwell.store import Store
+from upwell.store import Store, read_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +57,32 @@ class Requests:
         self._folder = request_folder(folder)
         self._clock = clock
 
+    def answer(self, name: str) -> Settled | None:
+        """What the request of this name became, for good; None if that is not decided, or forgotten. For whoever tells a client."""
+        found = self.find(name)
+        if found is not None:
+            # Whoever decided it may not have come to its fsync; told once, it must not be decided otherwise after a power failure.
+            self._store.confirm(f"{self._folder}/{name}")
+        return found
+
     def find(self, name: str) -> Settled | None:
         """What the request of this name became; None if that is not decided, or forgotten."""
         try:
-            meta: dict[str, Any] = unpack(self._store.read(f"{self._folder}/{name}"), Kind.REQUEST).meta
+            box = read_object(self._store, f"{self._folder}/{name}", Kind.REQUEST)
         except NotFound:
             return None
-        return Settled(
-            meta["digest"], Receipt(meta["position"], meta["place"]), datetime.fromisoformat(meta["at"])
-        )
+        with box.understood():
+            meta = box.meta
+            return Settled(
+                meta["digest"], Receipt(meta["position"], meta["place"]), datetime.fromisoformat(meta["at"])
+            )
 
     def settle(self, request: Request, receipt: Receipt) -> Settled:
-        """Decide that ``request`` became ``receipt``, unless it is decided already; returns what holds from now on."""
-        found = self.find(request.name)
+        """Decide that ``request`` became ``receipt``, unless it is decided already; returns what holds from now on, for good.
+
+        If a client library sent our record twice, we meet our own: what it says is what we wanted.
+        """
+        found = self.answer(request.name)
         if found is not None:
             return found
         now = self._clock.now()
@@ -79,6 +92,7 @@ class Requests:
             "place": receipt.place,
             "at": now.isoformat(),
         }
+        reached(Step.REQUEST_BEFORE)
         try:
             self._store.create(f"{self._folder}/{request.name}", *pack(Kind.REQUEST, meta))
         except AlreadyExists:
@@ -87,6 +101,7 @@ class Requests:
                 # Forgotten between the two looks: it was decided so long ago that nobody asks again.
                 raise NotFound("the request was decided and is forgotten", name=request.name) from None
             return found
+        reached(Step.REQUEST_SETTLED)
         return Settled(request.digest, receipt, now)
 
 

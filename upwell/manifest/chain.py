@@ -21,10 +21,11 @@ from pydantic import TypeAdapter
 from upwell.clock import Clock
 from upwell.dense import last_of
 from upwell.errors import AlreadyExists, Corrupt, Fenced, NotFound
-from upwell.format import Kind, pack, unpack
-from upwell.ids import new_identity, numbered
+from upwell.failpoint import Step, reached
+from upwell.format import Kind, pack
+from upwell.ids import new_identity, numbered, numbers_in
 from upwell.manifest.state import INVARIANTS, Manifest, MutationResult, ShardState
-from upwell.store import Store
+from upwell.store import Store, create_own, read_object
 
 _RESULTS = TypeAdapter(tuple[MutationResult, ...])
 
@@ -47,7 +48,11 @@ class ManifestChain:
             committed_at=self._clock.now(),
             shards=(ShardState(),) * shards,
         )
-        self._store.create(self._key(1), *_encode(first, ()))
+        create_own(self._store, self._key(1), *_encode(first, ()))
+
+    def adopt(self, manifest: Manifest) -> None:
+        """Write the first version of an index that goes on where another one ended: it keeps its number."""
+        create_own(self._store, self._key(manifest.version), *_encode(manifest, ()))
 
     def trusts(self, since: float) -> bool:
         """May what was known at ``since`` (monotonic seconds) still be acted upon?"""
@@ -57,37 +62,56 @@ class ManifestChain:
         """Is this version in the store now?"""
         return self._store.exists(self._key(version))
 
+    def confirm(self, version: int) -> None:
+        """Return only after a version that was seen is on stable storage."""
+        self._store.confirm(self._key(version))
+
     def newest_version(self, known: int | None = None) -> int:
         """The newest version in the store. With ``known``, a version that was newest less than the grace period ago,
         this is one look when nothing changed; without, it lists. Raises NotFound for an index that has none."""
         if known is None:
-            names = list(self._store.list(self._folder))
-            if not names:
+            versions = numbers_in(self._store.list(self._folder))
+            if not versions:
                 raise NotFound("the index has no manifest", folder=self._folder)
-            return int(names[-1])
+            return versions[-1]
         return last_of(self.exists, known)
 
     def oldest_version(self) -> int:
-        """The oldest version that is not swept yet. Lists. Raises NotFound for an index that has none."""
-        name = next(self._store.list(self._folder), None)
-        if name is None:
+        """The oldest version from which on all are there. Lists. Raises NotFound for an index that has none.
+
+        Older ones may be there as well: after a power failure, some that were swept are back.
+        """
+        versions = numbers_in(self._store.list(self._folder))
+        if not versions:
             raise NotFound("the index has no manifest", folder=self._folder)
-        return int(name)
+        oldest = versions.pop()
+        while versions and versions[-1] == oldest - 1:
+            oldest = versions.pop()
+        return oldest
 
     def load(self, version: int) -> Manifest:
         """The state at ``version``. Raises NotFound once swept, Corrupt if damaged."""
-        return _decode_state(self._store.read(self._key(version)), version)
+        box = read_object(self._store, self._key(version), Kind.MANIFEST)
+        with box.understood():
+            manifest = Manifest.model_validate(box.meta)
+            if manifest.version != version:
+                raise Corrupt(
+                    "a manifest lies under another version's name", expected=version, got=manifest.version
+                )
+        return manifest
 
     def results(self, version: int) -> tuple[MutationResult, ...]:
         """What the commit of ``version`` applied. Raises NotFound once swept, Corrupt if damaged."""
-        box = unpack(self._store.read(self._key(version)), Kind.MANIFEST)
-        return _RESULTS.validate_python(orjson.loads(box.section("results")))
+        box = read_object(self._store, self._key(version), Kind.MANIFEST)
+        with box.understood():
+            return _RESULTS.validate_python(orjson.loads(box.section("results")))
 
     def version_that_applied(self, position: int, newest: Manifest) -> int | None:
         """The version whose commit applied ``position``, or None if it is swept. ``newest`` must have applied it.
 
         Looks backwards in growing steps and then halves: what clients ask for is mostly recent. Swept versions are always
-        the oldest ones, so "is there, and has applied it" is false up to some version and true from there on.
+        the oldest ones, so "is there, and has applied it" is false up to some version and true from there on. After a power failure some
+        swept ones are back, with gaps between them; then the end may be at any gap, and the results found there tell the truth.
         """
         above, step = newest.version, 1
         below = above - step
@@ -115,7 +139,9 @@ class ManifestChain:
         """Make ``after`` the newest version. THE commit point: returns only once it is durable and surely the newest.
 
         ``known_newest_at`` is when ``before`` was last seen to be the newest version (monotonic seconds). Raises Fenced if
-        another commit came first, AssertionError if an invariant does not hold, Unavailable with the outcome unknown.
+        another commit came first, AssertionError if an invariant does not hold, Unavailable with the outcome unknown: then look
+        again. Whatever came of it, the next batch starts from the version that is there; what is done again is work, not a mutation.
+        ``before`` need not be on stable storage: both names are in one folder, and our own fsync covers them.
         """
         for invariant in INVARIANTS:
             if not invariant(before, after):
@@ -123,16 +149,26 @@ class ManifestChain:
         if self._clock.monotonic() - known_newest_at > self._trust_s:
             # Objects that nothing names for so long may be swept; a fresh attempt writes them anew.
             raise Fenced("a batch took longer than its objects are kept for", version=after.version)
+        reached(Step.MANIFEST_COMMIT_BEFORE)
         try:
             self._store.create(self._key(after.version), *_encode(after, results))
         except AlreadyExists as error:
-            raise Fenced(version=after.version) from error
+            if not self._is_there(after):
+                raise Fenced(version=after.version) from error
+        reached(Step.MANIFEST_COMMIT_AFTER)
         # A worker that slept for long may have "won" a version that existed once and was swept since.
         if (
             self._clock.monotonic() - known_newest_at > self._trust_s
             and self.newest_version() != after.version
         ):
             raise Fenced("a commit came too late to be believed", version=after.version)
+
+    def _is_there(self, manifest: Manifest) -> bool:
+        """Is this very manifest in the store? Then a client library sent it twice. Its writer and what it names are nobody else's."""
+        try:
+            return self.load(manifest.version) == manifest
+        except NotFound:
+            return False
 
     def _key(self, version: int) -> str:
         return f"{self._folder}/{numbered(version)}"
@@ -141,10 +177,3 @@ class ManifestChain:
 def _encode(manifest: Manifest, results: tuple[MutationResult, ...]) -> list[Any]:
     meta = manifest.model_dump(mode="json")
     return pack(Kind.MANIFEST, meta, [("results", [_RESULTS.dump_json(results)])])
-
-
-def _decode_state(data: memoryview, version: int) -> Manifest:
-    manifest = Manifest.model_validate(unpack(data, Kind.MANIFEST).meta)
-    if manifest.version != version:
-        raise Corrupt("a manifest lies under another version's name", expected=version, got=manifest.version)
-    return manifest

@@ -3,6 +3,10 @@
 ``refresh`` is one look for version + 1 when nothing changed. Its answer was the newest version at some moment during the
 call, which is what promise 3 (visible means visible everywhere) rests on: a status that said ``visible`` had seen a
 version, versions are never taken back, and every later query refreshes.
+
+A version can be seen a moment before it is on stable storage, and if its committer died or failed just then, long before. Queries
+may run on it all the same. But ``durable`` is for whoever tells a client for good that something is visible, and for whoever deletes what
+a version has made superfluous: after a power failure the version must still be there.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ class ManifestHead:
         self._newest: Manifest | None = None
         #: When that was last known to be the newest: monotonic seconds, taken before the look.
         self._seen_at = -inf
+        #: The newest version that is known to be on stable storage.
+        self._durable_version = 0
 
     @property
     def seen(self) -> Manifest | None:
@@ -54,3 +60,12 @@ class ManifestHead:
                         continue
                 self._seen_at = looked_at
                 return known
+
+    def durable(self) -> Manifest:
+        """The same as ``refresh``, and on stable storage. Raises NotFound, Unavailable or Corrupt."""
+        manifest = self.refresh()
+        if manifest.version > self._durable_version:
+            self.chain.confirm(manifest.version)
+            # Threads may come here in any order; to confirm a version once too often does no harm.
+            self._durable_version = manifest.version
+        return manifest

@@ -47,10 +47,11 @@ def block_sums(chunks: Iterator[Matrix], dimensions: int) -> Sums:
 class BlockChecked:
     """float32 (rows, dimensions), mapped, of which no row is handed out before its block was verified. For any thread."""
 
-    def __init__(self, matrix: Matrix, sums: npt.NDArray[np.uint64], segment_id: str) -> None:
+    def __init__(self, matrix: Matrix, sums: npt.NDArray[np.uint64], key: str) -> None:
         self._matrix = matrix
         self._sums = sums
-        self._segment_id = segment_id
+        #: The segment's name in the store.
+        self._key = key
         self._step = rows_per_block(matrix.shape[1])
         #: Set after a block was verified; that two threads verify one is no harm.
         self._verified = np.zeros(len(sums), dtype=bool)
@@ -76,7 +77,5 @@ class BlockChecked:
     def _verify(self, block: int) -> None:
         held = self._matrix[block * self._step : (block + 1) * self._step]
         if xxhash.xxh3_64_intdigest(held.data) != int(self._sums[block]):
-            raise Corrupt(
-                "a block of vectors does not match its checksum", segment=self._segment_id, block=block
-            )
+            raise Corrupt("a block of vectors does not match its checksum", block=block, key=self._key)
         self._verified[block] = True

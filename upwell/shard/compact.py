@@ -18,6 +18,7 @@ import structlog
 from upwell.catalog.record import IndexRecord
 from upwell.clock import Clock
 from upwell.errors import Fenced
+from upwell.failpoint import Step, reached
 from upwell.ids import new_identity
 from upwell.manifest import Manifest, SegmentRef, ShardState, Totals
 from upwell.shard.ann import lists_for
@@ -29,7 +30,7 @@ from upwell.shard.plan import PlanLimits, plan
 from upwell.shard.rows import concat_rows
 from upwell.shard.segment import encode_segment
 from upwell.shard.view import LiveSegment, View, segment_key
-from upwell.store import Store
+from upwell.store import Store, create_own
 
 log = structlog.get_logger()
 
@@ -116,12 +117,14 @@ class Compactor:
                 after = self._rebase(now, shard, merged)
                 if after is None:
                     return None
+                reached(Step.COMPACT_COMMIT_BEFORE)
                 try:
                     # Known since before its objects were written: what is older than the chain trusts is not committed.
                     self._newest.head.chain.commit(now.manifest, after, (), merged.created_at)
                 except Fenced as lost:
                     log.debug("compaction will be rebased", index=self._record.id, reason=str(lost))
                     continue
+                reached(Step.COMPACT_COMMIT_AFTER)
             return Compacted(
                 version=after.version,
                 shard=shard,
@@ -149,8 +152,10 @@ class Compactor:
             properties=properties,
             alive=alive,
         )
+        reached(Step.COMPACT_BUILT)
         created_at = self._clock.monotonic()
-        self._store.create(segment_key(self._record.folder, encoded.ref.id), *encoded.parts)
+        create_own(self._store, segment_key(self._record.folder, encoded.ref.id), *encoded.parts)
+        reached(Step.COMPACT_WRITTEN)
         source, its_rows = np.repeat(np.arange(len(live)), list(map(len, live))), np.concatenate(live)
         if encoded.order is not None:
             source, its_rows = source[encoded.order], its_rows[encoded.order]

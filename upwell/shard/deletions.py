@@ -28,11 +28,13 @@ def encode_deletions(deleted: Mapping[str, Mask]) -> list[Part]:
     return pack(Kind.DELETIONS, {}, sections)
 
 
-def decode_deletions(data: memoryview, segment_id: str, rows: int, count: int) -> Mask:
+def decode_deletions(data: memoryview, segment_id: str, rows: int, count: int, key: str = "") -> Mask:
     """The deleted rows of a segment: bool (rows,), read-only. Raises Corrupt if it does not hold ``count`` of them."""
-    bitmap = BitMap.deserialize(bytes(unpack(data, Kind.DELETIONS).section(segment_id)))
-    if len(bitmap) != count or (count and bitmap.max() >= rows):
-        raise Corrupt("a deletion vector does not fit its segment", segment=segment_id)
+    box = unpack(data, Kind.DELETIONS, key)
+    with box.understood():
+        bitmap = BitMap.deserialize(bytes(box.section(segment_id)))
+        if len(bitmap) != count or (count and bitmap.max() >= rows):
+            raise Corrupt("a deletion vector does not fit its segment", segment=segment_id)
     mask = np.zeros(rows, dtype=bool)
     mask[np.frombuffer(bitmap.to_array(), dtype=np.uint32)] = True
     mask.flags.writeable = False

@@ -24,7 +24,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import faiss
 import numpy as np
@@ -54,6 +54,8 @@ NAMESPACES_KEPT = 16
 #: How many properties' columns a segment keeps open: 5 to 13 bytes a row for one that had to be read from metadata.
 PROPERTIES_KEPT = 16
 PROPERTY = "property:"
+
+N = TypeVar("N", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,10 +161,15 @@ def _flat_header(vectors: Matrix, metric: Metric) -> bytes:
 class Segment:
     """An open segment. Immutable and safe to share between threads; its bytes stay readable while it is held."""
 
-    def __init__(self, data: memoryview) -> None:
-        """Open a segment's bytes. Sections are verified when first used. Raises Corrupt."""
-        self._box: Box = unpack(data, Kind.SEGMENT)
-        meta: dict[str, Any] = self._box.meta
+    def __init__(self, data: memoryview, key: str = "") -> None:
+        """Open a segment's bytes, which the store calls ``key``. Sections are verified when first used. Raises Corrupt."""
+        self._box: Box = unpack(data, Kind.SEGMENT, key)
+        with self._box.understood():
+            self._read_meta(self._box.meta)
+        self._in_namespace: OrderedDict[str, npt.NDArray[np.uint8]] = OrderedDict()
+        self._properties: OrderedDict[str, PropertyColumn] = OrderedDict()
+
+    def _read_meta(self, meta: dict[str, Any]) -> None:
         self.id: str = meta["id"]
         self.rows: int = meta["rows"]
         self.dimensions: int = meta["dimensions"]
@@ -171,15 +178,17 @@ class Segment:
         trust = meta.get("trust")
         #: What its index needs for which recall; None: the index is exact.
         self.trust: Trust | None = None if trust is None else Trust.from_json(trust)
-        self._in_namespace: OrderedDict[str, npt.NDArray[np.uint8]] = OrderedDict()
-        self._properties: OrderedDict[str, PropertyColumn] = OrderedDict()
 
     def __len__(self) -> int:
         return self.rows
 
     @cached_property
     def _columns(self) -> dict[str, pa.Array]:
-        return decode_batch(self._box.section("rows"), "a segment")
+        with self._box.understood():
+            columns = decode_batch(self._box.section("rows"), "a segment")
+            if len(columns["id"]) != self.rows:
+                raise Corrupt("a segment has other rows than it says", got=len(columns["id"]))
+        return columns
 
     @property
     def ids(self) -> pa.Array:
@@ -201,20 +210,27 @@ class Segment:
         """Which mutation wrote each row: uint64 (rows,)."""
         if "written" not in self._box.sections:
             return np.zeros(self.rows, np.uint64)
-        return np.frombuffer(self._box.section("written"), dtype=np.uint64)
+        return self._numbers("written", np.uint64)
 
     def has_column(self, path: str) -> bool:
         """Was the property at ``path`` written as a column?"""
         return PROPERTY + path in self._box.sections
 
+    def column_paths(self) -> list[str]:
+        """The properties that were written as columns."""
+        return [name.removeprefix(PROPERTY) for name in self._box.sections if name.startswith(PROPERTY)]
+
     def property_column(self, path: str) -> PropertyColumn:
         """The property at ``path``: its column, or (about a microsecond a row, once) what the rows' metadata says."""
         kept = self._properties.get(path)
         if kept is None:
-            if self.has_column(path):
-                kept = decode_property(self._box.section(PROPERTY + path))
-            else:
-                (kept,) = columns_of(self.metadata, self.rows, [path])
+            with self._box.understood():
+                if self.has_column(path):
+                    kept = decode_property(self._box.section(PROPERTY + path))
+                else:
+                    (kept,) = columns_of(self.metadata, self.rows, [path])
+                if len(kept) != self.rows:
+                    raise Corrupt("a property has other rows than its segment", property=path)
             self._properties[path] = kept
             while len(self._properties) > PROPERTIES_KEPT:
                 self._properties.popitem(last=False)
@@ -231,11 +247,19 @@ class Segment:
             return self._matrix(self._faiss_bytes[FLAT_PADDING + FLAT_HEADER_BYTES :])
         if "sums" not in self._box.sections:
             return self._matrix(self._box.section("vectors"))
-        sums = np.frombuffer(self._box.section("sums"), np.uint64)
-        return BlockChecked(self._matrix(self._box.section("vectors", verify=False)), sums, self.id)
+        sums = self._numbers("sums", np.uint64, -(-self.rows // rows_per_block(self.dimensions)))
+        return BlockChecked(self._matrix(self._box.section("vectors", verify=False)), sums, self._box.key)
 
     def _matrix(self, raw: memoryview) -> Matrix:
-        return np.frombuffer(raw, dtype=np.float32).reshape(self.rows, self.dimensions)
+        with self._box.understood():
+            return np.frombuffer(raw, dtype=np.float32).reshape(self.rows, self.dimensions)
+
+    def _numbers(self, section: str, kind: type[N], count: int | None = None) -> npt.NDArray[N]:
+        """A section of numbers: one for each row, unless another ``count`` is given."""
+        with self._box.understood():
+            return np.frombuffer(self._box.section(section), kind).reshape(
+                self.rows if count is None else count
+            )
 
     @property
     def vectors(self) -> Matrix:
@@ -256,9 +280,10 @@ class Segment:
         """The FAISS index: a flat one reads the mapped bytes in place, codes are copied out of them."""
         data = np.frombuffer(self._faiss_bytes, dtype=np.uint8)[FLAT_PADDING:]
         reader = faiss.ZeroCopyIOReader(faiss.swig_ptr(data), data.nbytes)
-        index = faiss.read_index(reader)
-        if index.ntotal != self.rows or index.d != self.dimensions:
-            raise Corrupt("a segment's FAISS index does not fit its rows", segment=self.id)
+        with self._box.understood():
+            index = faiss.read_index(reader)
+            if index.ntotal != self.rows or index.d != self.dimensions:
+                raise Corrupt("a segment's FAISS index does not fit its rows")
         # The index points into these bytes without owning them: they live as long as this segment.
         self._index_bytes = (data, reader)
         return index
@@ -271,16 +296,16 @@ class Segment:
     @cached_property
     def spread(self) -> npt.NDArray[np.float32]:
         """Each row's distance from the centre of its list; of an index that is not exact."""
-        return np.frombuffer(self._box.section("spread"), dtype=np.float32)
+        return self._numbers("spread", np.float32)
 
     @cached_property
-    def _hashes(self) -> tuple[Hashes, npt.NDArray[np.uint32]]:
-        hashes = np.frombuffer(self._box.section("hashes"), dtype=np.uint64)
-        return hashes, np.frombuffer(self._box.section("order"), dtype=np.uint32)
+    def hashes(self) -> tuple[Hashes, npt.NDArray[np.uint32]]:
+        """The hashes of all keys, ascending, and the row of each."""
+        return self._numbers("hashes", np.uint64), self._numbers("order", np.uint32)
 
     def find(self, keys: pa.Array, hashes: Hashes, scope: KeyScope) -> tuple[Rows, Rows]:
         """Which of ``keys`` are here: (places in ``keys``, their rows), both ascending in place. Deleted rows included."""
-        asked, rows = find_hashes(*self._hashes, hashes)
+        asked, rows = find_hashes(*self.hashes, hashes)
         if len(asked) == 0:
             return asked, rows
         taken = pa.array(rows)

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from upwell.catalog.record import IndexRecord
+from upwell.errors import Corrupt
+from upwell.ids import numbered
 from upwell.manifest import Manifest, SegmentRef
 from upwell.shard.deletions import Mask, decode_deletions
 from upwell.shard.keys import Hashes, Rows
@@ -80,17 +82,26 @@ class ViewOpener:
 
     def open(self, manifest: Manifest) -> View:
         """The view of ``manifest``. Raises Corrupt, or NotFound if its segments were swept meanwhile."""
+        if manifest.index_id != self._record.id:
+            key = f"{self._record.folder}/manifest/{numbered(manifest.version)}"
+            raise Corrupt("a manifest is that of another index", key=key, got=manifest.index_id)
         with self._lock:
-            shards = tuple(tuple(self._live(ref) for ref in shard.segments) for shard in manifest.shards)
+            shards = tuple(tuple(self.live(ref) for ref in shard.segments) for shard in manifest.shards)
             self._segments = {live.ref.id: live for segments in shards for live in segments}
         return View(self._record, manifest, shards)
 
-    def _live(self, ref: SegmentRef) -> LiveSegment:
+    def live(self, ref: SegmentRef) -> LiveSegment:
+        """A segment and what is deleted of it, opened unless the last view has it. Raises Corrupt or NotFound."""
         known = self._segments.get(ref.id)
         if known is not None and known.ref == ref:
             return known
         if known is None:
-            segment = Segment(self._store.read(segment_key(self._record.folder, ref.id)))
+            key = segment_key(self._record.folder, ref.id)
+            segment = Segment(self._store.read(key), key)
+            if (segment.id, segment.rows, segment.dimensions, segment.metric) != (
+                ref.id, ref.rows, self._record.dimensions, self._record.metric,
+            ):  # fmt: skip
+                raise Corrupt("a segment is not the one that its index names", key=key, got=segment.id)
         else:
             segment = known.segment
         return LiveSegment(ref, segment, self._deletions(ref))
@@ -99,4 +110,6 @@ class ViewOpener:
         if ref.deletions is None:
             return None
         data = self._store.read(ref.deletions.object)
-        return decode_deletions(data, ref.deletions.section, ref.rows, ref.deletions.count)
+        return decode_deletions(
+            data, ref.deletions.section, ref.rows, ref.deletions.count, ref.deletions.object
+        )

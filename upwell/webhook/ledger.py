@@ -17,9 +17,10 @@ import threading
 import structlog
 
 from upwell.errors import AlreadyExists, Fenced, NotFound, Unavailable
-from upwell.format import Kind, pack, unpack
-from upwell.ids import numbered
-from upwell.store import Store
+from upwell.failpoint import Step, reached
+from upwell.format import Kind, pack
+from upwell.ids import numbered, numbers_in
+from upwell.store import Store, create_own, read_object
 from upwell.webhook.model import Progress, Webhook
 
 log = structlog.get_logger()
@@ -49,7 +50,9 @@ class Ledger:
 
     def add(self, webhook: Webhook) -> None:
         """Register."""
-        self._store.create(self._record_key(webhook.id), *pack(Kind.WEBHOOK, webhook.model_dump(mode="json")))
+        create_own(
+            self._store, self._record_key(webhook.id), *pack(Kind.WEBHOOK, webhook.model_dump(mode="json"))
+        )
 
     def record(self, webhook_id: str) -> Webhook:
         """A registration. Raises NotFound or Corrupt."""
@@ -59,8 +62,9 @@ class Ledger:
         with self._lock:
             known = self._records.get(webhook_id)
         if known is None:
-            meta = unpack(self._store.read(self._record_key(webhook_id)), Kind.WEBHOOK).meta
-            known = Webhook.model_validate(meta)
+            box = read_object(self._store, self._record_key(webhook_id), Kind.WEBHOOK)
+            with box.understood():
+                known = Webhook.model_validate(box.meta)
             with self._lock:
                 self._records[webhook_id] = known
         return known
@@ -75,24 +79,24 @@ class Ledger:
                 known = self._steps.get(webhook.id)
             if known is not None and known[0] == numbers[-1]:
                 return known
-            try:
-                data = self._store.read(self._step_key(webhook.id, numbers[-1]))
-            except NotFound:
-                # Others went on meanwhile.
-                continue
-            return self._know(
-                webhook.id, numbers[-1], Progress.model_validate(unpack(data, Kind.WEBHOOK).meta)
-            )
+            progress = self._read_step(webhook.id, numbers[-1])
+            # Without it, others went on meanwhile.
+            if progress is not None:
+                return self._know(webhook.id, numbers[-1], progress)
 
     def step(self, webhook_id: str, number: int, progress: Progress) -> None:
         """Make ``progress`` the step of this ``number``, the next one. Raises Fenced if another has taken it, NotFound if the
         webhook is gone."""
+        reached(Step.WEBHOOK_STEP_BEFORE)
         try:
             self._store.create(
                 self._step_key(webhook_id, number), *pack(Kind.WEBHOOK, progress.model_dump(mode="json"))
             )
         except AlreadyExists:
-            raise Fenced("somebody else delivers for this webhook") from None
+            if self._read_step(webhook_id, number) != progress:
+                raise Fenced("somebody else delivers for this webhook") from None
+            # A client library sent our own step twice.
+        reached(Step.WEBHOOK_STEP_WRITTEN)
         if not self.exists(webhook_id):
             # Removed meanwhile: perhaps just before our step was there to be removed with it.
             self._remove_steps(webhook_id)
@@ -107,6 +111,8 @@ class Ledger:
         if not self.exists(webhook_id):
             raise NotFound("there is no such webhook", id=webhook_id)
         self._store.delete(self._record_key(webhook_id))
+        # Before its steps go: a webhook that is back after a power failure, without them, would begin from its start.
+        self._store.confirm(self._record_key(webhook_id))
         self._remove_steps(webhook_id)
         self._forget(webhook_id)
 
@@ -116,6 +122,15 @@ class Ledger:
         except (NotFound, Unavailable) as error:
             # Somebody was writing there. The webhook is gone all the same; what is left of it goes with the index.
             log.warning("a webhook's progress was not deleted", webhook=webhook_id, error=str(error))
+
+    def _read_step(self, webhook_id: str, number: int) -> Progress | None:
+        """What a step says; None if it is deleted."""
+        try:
+            box = read_object(self._store, self._step_key(webhook_id, number), Kind.WEBHOOK)
+        except NotFound:
+            return None
+        with box.understood():
+            return Progress.model_validate(box.meta)
 
     def _know(self, webhook_id: str, number: int, progress: Progress) -> tuple[int, Progress]:
         with self._lock:
@@ -128,7 +143,7 @@ class Ledger:
             self._steps.pop(webhook_id, None)
 
     def _numbers(self, webhook_id: str) -> list[int]:
-        return [int(name) for name in self._store.list(f"{self._folder}/delivery/{webhook_id}")]
+        return numbers_in(self._store.list(f"{self._folder}/delivery/{webhook_id}"))
 
     def _record_key(self, webhook_id: str) -> str:
         return f"{self._folder}/webhook/{webhook_id}"
