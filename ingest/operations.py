@@ -27,12 +27,13 @@ from upwell.catalog.tokens import Grant
 from upwell.changeset import Changeset, Operation
 from upwell.doorbell.bell import Bell
 from upwell.engine import Engine, Index
-from upwell.errors import KeyReused, Unavailable, UpwellError
+from upwell.errors import Corrupt, KeyReused, Unavailable, UpwellError
+from upwell.failpoint import Step, reached
 from upwell.log.appender import Appender
 from upwell.log.entry import Mutation, PreparedMutation, prepare, request_of
 from upwell.log.receipt import Receipt, mint, parse
 from upwell.log.request import Request, Settled
-from upwell.outcome import Outcome
+from upwell.outcome import Outcome, State
 from upwell.shard.view import View
 
 T = TypeVar("T")
@@ -42,6 +43,10 @@ log = structlog.get_logger()
 #: Threads for looks at the store and for appends: they wait for the disk, so there may be more than cores.
 STORE_THREADS = 8
 HOUSEKEEPING_S = 30.0
+#: In whose name mutations are tried again: whoever asks for it, it is the same request.
+RETRY = "retry"
+#: Damaged objects that are remembered as told.
+DAMAGED_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +75,14 @@ class Operations:
         self.visibility = visibility
         self.metrics = metrics
         self._appenders: dict[str, Appender] = {}
+        #: Damaged objects that the log has told of.
+        self._damaged: set[str] = set()
         self._rates = TokenRates(engine.settings.token_rate, engine.clock)
         self._admission = Admission(engine.settings, engine.clock, self.look)
         self._store_pool = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
         self._parsers = Parsers(engine.settings.parse_processes)
         self._query_pool = ThreadPoolExecutor(engine.settings.query_threads, thread_name_prefix="query")
+        self._bulk_pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
 
     def start(self) -> None:
         """Start what takes a while to start."""
@@ -82,11 +90,12 @@ class Operations:
 
     # Tokens and the catalog.
 
-    async def grant_of(self, token: str) -> Grant:
-        """What a token allows. Raises Unauthenticated, or TooOften: each call counts as a request of the token's."""
+    async def grant_of(self, token: str, door: str) -> Grant:
+        """What a token allows at a door. Raises Unauthenticated, Forbidden, or TooOften: each call counts as a request of the token's."""
         tokens = self.engine.tokens
         grant = tokens.admin if tokens.is_admin_token(token) else await self.look(tokens.grant_of, token)
         self._rates.count(grant)
+        grant.check_door(door)
         return grant
 
     async def check_still_valid(self, token: str) -> None:
@@ -167,19 +176,41 @@ class Operations:
         prepared = await self.parse(lambda: prepare(changeset, accepted_at))
         return await self._append(index, prepared, sender, may)
 
+    async def retry(self, index: Index, mutation_id: str, sender: Sender) -> Accepted:
+        """Append a mutation that failed once more, as a new one. Raises Invalid for one that did not fail, NotFound, Behind,
+        Corrupt or Unavailable.
+
+        Whoever asks, and however often, it becomes one new mutation; when that has failed as well, that one is tried again.
+        """
+        prepared = await self.look(index.sent.again, mutation_id, self.engine.clock.now())
+        request = Request.of(RETRY, mutation_id)
+        settled = await self.look(index.requests.find, request.name)
+        if settled is not None:
+            followed = mint(index.record.receipt_key, settled.receipt)
+            if (await self.look(index.outcomes.of, followed)).state is State.FAILED:
+                return await self.retry(index, followed, sender)
+            return Accepted(followed, settled.receipt, replayed=True)
+        await self.admit(index, adds_rows=prepared.mutation.operation.brings_vectors)
+        return await self._append(index, prepared, replace(sender, key=None), None, request)
+
     async def _append(
-        self, index: Index, prepared: PreparedMutation, sender: Sender, may: Check | None
+        self,
+        index: Index,
+        prepared: PreparedMutation,
+        sender: Sender,
+        may: Check | None,
+        request: Request | None = None,
     ) -> Accepted:
-        request = None
         if sender.key is not None:
             request = await self.look(request_of, prepared, sender.by, sender.key)
-            settled = await self.look(index.requests.find, request.name)
+            settled = await self.look(index.requests.answer, request.name)
             if settled is not None:
                 return _replayed(index, request, settled)
         if may is not None:
             # Only now: what was accepted once is not refused for what came of it.
             await self.look(may)
         mutation = replace(prepared.mutation, by=sender.by, request=request)
+        reached(Step.APPEND_BEFORE)
         receipt = await self._appender(index).append(
             PreparedMutation(mutation=mutation, columns=prepared.columns)
         )
@@ -190,6 +221,7 @@ class Operations:
                 return _replayed(index, request, settled)
         self.metrics.mutations.labels(mutation.operation).inc()
         self.metrics.rows.labels(mutation.operation).inc(mutation.rows)
+        reached(Step.ACK_BEFORE)
         return Accepted(mint(index.record.receipt_key, receipt), receipt)
 
     def _appender(self, index: Index) -> Appender:
@@ -217,9 +249,22 @@ class Operations:
         """Run a query in the pool for them."""
         return await asyncio.get_running_loop().run_in_executor(self._query_pool, function)
 
+    async def bulk(self, function: Callable[[], T]) -> T:
+        """Run a piece of something long in the thread for that, where pieces of several take turns and hold up nothing else."""
+        return await asyncio.get_running_loop().run_in_executor(self._bulk_pool, function)
+
     async def look(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a short look at the store in the pool for it."""
         return await asyncio.get_running_loop().run_in_executor(self._store_pool, function, *arguments)
+
+    def met_damage(self, error: Corrupt) -> None:
+        """Count a request that met a damaged object, and log each such object once."""
+        self.metrics.corrupt_reads.inc()
+        key = str(error.facts.get("key", ""))
+        if key not in self._damaged:
+            log.error("damaged object: see upwell fsck", key=key, error=str(error))
+            if len(self._damaged) < DAMAGED_KEPT:
+                self._damaged.add(key)
 
     # Waiting.
 
@@ -258,7 +303,7 @@ class Operations:
         """Finish what was accepted, then stop the pools."""
         await asyncio.gather(*(appender.drained() for appender in self._appenders.values()))
         await self._parsers.close()
-        for pool in (self._query_pool, self._store_pool):
+        for pool in (self._query_pool, self._store_pool, self._bulk_pool):
             await asyncio.to_thread(pool.shutdown, wait=True)
 
 

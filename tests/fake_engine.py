@@ -19,8 +19,10 @@ from pathlib import Path
 from upwell.clock import SystemClock
 from upwell.errors import Fenced, Unavailable
 from upwell.garbage import Collected
+from upwell.log.receipt import Receipt
 from upwell.settings import Settings
 from upwell.shard.apply import Applied
+from upwell.shard.batch import Broken
 from upwell.shard.compact import Compacted
 from upwell.shard.part import PartTask, Sharing
 from upwell.webhook import Delivery
@@ -44,6 +46,7 @@ class FakeEngine:
         self.calls = 0
         self.at_once = 0
         self.fenced = 0
+        self.batch = BATCH
 
     def append(self, index_id: str) -> int:
         """One entry more; returns its position."""
@@ -96,6 +99,9 @@ class FakeEngine:
     def collect_dead_indexes(self) -> int:
         return 0
 
+    def next_entry(self, index_id: str) -> list[Receipt]:
+        return [Receipt(self.through(index_id) + 1, 0)] if self.has_backlog(index_id) else []
+
     def help_apply(self, index_id: str, task: PartTask, sharing: Sharing) -> int:
         return 0
 
@@ -114,6 +120,7 @@ class FakeEngine:
         still_ours: Callable[[], bool],
         applying: Callable[[int], None],
         sharing: Sharing | None = None,
+        broken: Broken | None = None,
     ) -> Applied | None:
         with self._lock:
             self.calls += 1
@@ -137,7 +144,7 @@ class FakeEngine:
         version, _, applied = commits[-1] if commits else (0, 0, 0)
         log = self._folder / index_id / "log"
         through = applied
-        while through - applied < BATCH and (log / str(through + 1)).exists():
+        while through - applied < self.batch and (log / str(through + 1)).exists():
             through += 1
         if through == applied:
             return None

@@ -24,7 +24,10 @@ DISCARDED_NAMED_MAX = 100
 
 
 class Operation(StrEnum):
-    """What a mutation does: to each of its ids, or to the index's properties."""
+    """What a mutation does: to each of its ids, or to the index's properties.
+
+    With one more, LOG_ENTRY's version rises: an older worker must leave an entry alone that it does not understand, and not fail it.
+    """
 
     #: Keep what exists, add what does not; of the same id twice in one body the first counts.
     INSERT = "insert"

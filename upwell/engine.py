@@ -18,18 +18,21 @@ from upwell.catalog.names import Catalog
 from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Tokens
 from upwell.clock import Clock, SystemClock
-from upwell.errors import Corrupt, Gone, NotFound
+from upwell.errors import Corrupt, Gone, NotFound, TooNew
 from upwell.garbage import Collected, Collector, DeadIndexes
 from upwell.log.backlog import Backlog, BacklogSize
+from upwell.log.kept import KeptMutations
 from upwell.log.reader import LogReader
+from upwell.log.receipt import Receipt
 from upwell.log.request import Requests
 from upwell.log.writer import LogWriter
-from upwell.manifest import ManifestChain, ManifestHead
+from upwell.manifest import Failures, ManifestChain, ManifestHead
 from upwell.outcome import Outcomes
 from upwell.query.listing import PinnedViews
+from upwell.sent import SentMutations
 from upwell.settings import Settings
 from upwell.shard.apply import Applied, Applier
-from upwell.shard.batch import BatchLimits
+from upwell.shard.batch import BatchLimits, Broken
 from upwell.shard.compact import Compacted, Compactor
 from upwell.shard.newest import NewestView
 from upwell.shard.part import PartTask, Sharing
@@ -73,7 +76,22 @@ class Index:
     @cached_property
     def outcomes(self) -> Outcomes:
         """What became of each mutation."""
-        return Outcomes(self.record, self.head, self.log, self.requests)
+        return Outcomes(self.record, self.head, self.log, self.requests, self.failures)
+
+    @cached_property
+    def failures(self) -> Failures:
+        """Which mutations failed, and why."""
+        return Failures(self._engine.store, self.record.folder)
+
+    @cached_property
+    def kept(self) -> KeptMutations:
+        """What failed mutations were to do."""
+        return KeptMutations(self._engine.store, self.record.folder, self._engine.clock)
+
+    @cached_property
+    def sent(self) -> SentMutations:
+        """What mutations were sent to do."""
+        return SentMutations(self.record, self.head, self.log, self.failures, self.kept)
 
     @cached_property
     def webhooks(self) -> Webhooks:
@@ -138,6 +156,7 @@ class Index:
             grace_s=settings.grace_s,
             results_s=settings.results_s,
             requests_s=settings.idempotency_s,
+            failed_s=settings.failed_s,
         )
 
     @cached_property
@@ -187,8 +206,10 @@ class Engine:
         self.settings = settings
         self.clock = clock
         self.catalog = Catalog(store, clock, settings.grace_s)
-        self.tokens = Tokens(store, clock, settings.token)
-        self._dead = DeadIndexes(store, clock, settings.grace_s, self.catalog.identities)
+        self.tokens = Tokens(store, clock, settings.token, settings.token_previous)
+        self._dead = DeadIndexes(
+            store, clock, settings.grace_s, live=self.catalog.identities, retire=self.catalog.retire
+        )
         self._lock = threading.Lock()
         self._indexes: dict[str, Index] = {}
 
@@ -221,7 +242,7 @@ class Engine:
             try:
                 if self.has_backlog(record.id):
                     yield record.id
-            except Corrupt as error:
+            except (Corrupt, TooNew) as error:
                 # One damaged index must not keep the others from being swept.
                 log.error("index cannot be read", index=record.id, error=str(error))
 
@@ -235,10 +256,23 @@ class Engine:
         still_ours: Callable[[], bool],
         applying: Callable[[int], None] = lambda _: None,
         sharing: Sharing | None = None,
+        broken: Broken | None = None,
     ) -> Applied | None:
         """Apply and commit an index's next batch; None if there is none, or the index is deleted. See Applier."""
         index = self._live(index_id)
-        return None if index is None else index.applier.apply_batch(still_ours, applying, sharing)
+        return None if index is None else index.applier.apply_batch(still_ours, applying, sharing, broken)
+
+    def next_entry(self, index_id: str) -> list[Receipt]:
+        """The mutations of the log entry that an index applies next; none if there is no entry, or nothing of it can be read."""
+        index = self._live(index_id)
+        if index is None:
+            return []
+        position = index.head.refresh().applied_through + 1
+        try:
+            places = len(index.log.read(position).mutations)
+        except (NotFound, Corrupt):
+            return []
+        return [Receipt(position, place) for place in range(places)]
 
     def help_apply(self, index_id: str, task: PartTask, sharing: Sharing) -> int:
         """Write parts of a batch that another process applies; returns how many. See Applier."""
@@ -253,7 +287,7 @@ class Engine:
                     yield record.id, shard
             except NotFound:
                 continue
-            except Corrupt as error:
+            except (Corrupt, TooNew) as error:
                 # One damaged index must not keep the others from being merged.
                 log.error("index cannot be read", index=record.id, error=str(error))
 

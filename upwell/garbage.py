@@ -7,11 +7,13 @@ be superfluous. Restarted, it begins anew, and deletes later. The rules, each ag
                       there proves that none after it is gone. Writers vouch for positions for half that time (log/writer.py).
     its payload       with its entry; one that no entry names, after the entries that might have are gone
     a manifest        once a newer one was seen a results period ago; upwards. They hold the counts that status tells.
-    a segment, a part once it was seen unnamed by the newest manifest a grace period ago, *and* a version was committed since half of
-    or deletion vec.  that period: whoever was about to name it then (a drain, a compaction) has lost the race for that version.
+    a segment, a part, once it was seen unnamed by the newest manifest a grace period ago, *and* a version was committed since half of
+    deletions, a page that period: whoever was about to name it then (a drain, a compaction) has lost the race for that version.
                       Where nothing is committed, the collector commits a version that changes nothing, to be sure (a fence).
     a request         once it was decided longer ago than requests are remembered, and the log was seen to be applied since then
-    a dead index      once its name was seen to be another's, or nobody's, a grace period ago
+    a kept mutation   that failed: once that was longer ago than they are kept for, and it was seen a grace period ago
+    a dead index      once its name was seen to be another's, or nobody's, a grace period ago, *and* whoever was about to give it one since
+                      then has lost the race for that name (catalog/names.py, ``retire``)
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ import structlog
 from upwell.catalog.record import IndexRecord
 from upwell.clock import Clock
 from upwell.errors import Corrupt, Fenced, NotFound
-from upwell.ids import new_identity, numbered
+from upwell.failpoint import Step, reached
+from upwell.ids import new_identity, numbered, numbers_in
+from upwell.log.kept import KeptMutations
 from upwell.log.reader import LogReader
 from upwell.log.request import Requests
 from upwell.manifest import Manifest, ManifestHead
@@ -38,6 +42,13 @@ log = structlog.get_logger()
 
 #: Records of requests that one pass reads to learn their age: with many the first passes see some, and no pass takes long.
 REQUESTS_READ_MAX = 5_000
+#: Before and after an object of a kind is deleted.
+_STEPS = {
+    "segment": (Step.GARBAGE_SEGMENT_BEFORE, Step.GARBAGE_SEGMENT_AFTER),
+    "deletions": (Step.GARBAGE_DELETIONS_BEFORE, Step.GARBAGE_DELETIONS_AFTER),
+    "failures": (Step.GARBAGE_FAILURES_BEFORE, Step.GARBAGE_FAILURES_AFTER),
+    "part": (Step.GARBAGE_PART_BEFORE, Step.GARBAGE_PART_AFTER),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,8 @@ class Collected:
     deletions: int = 0
     parts: int = 0
     requests: int = 0
+    failures: int = 0
+    kept: int = 0
 
     def __bool__(self) -> bool:
         return any(astuple(self))
@@ -82,7 +95,7 @@ class Collector:
 
     def __init__(
         self, store: Store, record: IndexRecord, head: ManifestHead, log: LogReader, clock: Clock, *,
-        grace_s: float, results_s: float, requests_s: float,
+        grace_s: float, results_s: float, requests_s: float, failed_s: float,
     ) -> None:  # fmt: skip
         self._store = store
         self._folder = record.folder
@@ -93,6 +106,10 @@ class Collector:
         self._results_s = max(results_s, grace_s)
         self._requests = Requests(store, record.folder, clock)
         self._requests_kept = timedelta(seconds=max(requests_s, grace_s))
+        self._kept = KeptMutations(store, record.folder, clock)
+        self._failed_kept = timedelta(seconds=max(failed_s, grace_s))
+        #: When each object with failed mutations that was seen was written.
+        self._kept_at: dict[str, datetime] = {}
         #: When each request that was seen was decided.
         self._decided_at: dict[str, datetime] = {}
         self._history: deque[_Seen] = deque()
@@ -108,7 +125,8 @@ class Collector:
         things seem younger, and never older.
         """
         began = self._clock.monotonic()
-        manifest = self._head.refresh()
+        # Durable, or a power failure would leave us with neither what it made superfluous nor itself.
+        manifest = self._head.durable()
         self._history.append(_Seen(self._clock.monotonic(), manifest.version, manifest.applied_through))
         done = Collected()
         entries_until = self._seen_before(began - self._grace_s)
@@ -121,6 +139,7 @@ class Collector:
         self._collect_objects(began, manifest, done)
         self._collect_payloads(began, tail, done)
         self._collect_requests(tail, manifest, done)
+        self._collect_kept(began, done)
         self._forget_history(began)
         return done
 
@@ -145,15 +164,18 @@ class Collector:
             self._history.popleft()
 
     def _collect_log(self, through: int, done: Collected) -> None:
-        for name in self._store.list(f"{self._folder}/log"):
-            position = int(name)
+        for position in numbers_in(self._store.list(f"{self._folder}/log")):
             if position > through:
                 break
             for payload in self._payloads_of(position):
+                reached(Step.GARBAGE_PAYLOAD_BEFORE)
                 self._store.delete(payload)
+                reached(Step.GARBAGE_PAYLOAD_AFTER)
                 self._suspects.pop(payload, None)
                 done.payloads += 1
+            reached(Step.GARBAGE_LOG_BEFORE)
             self._store.delete(self._log.key(position))
+            reached(Step.GARBAGE_LOG_AFTER)
             done.log_entries += 1
         self._log_gone_through = max(self._log_gone_through, through)
 
@@ -169,14 +191,17 @@ class Collector:
         for name in self._store.list(f"{self._folder}/manifest"):
             if name >= numbered(newest_kept):
                 break
+            reached(Step.GARBAGE_MANIFEST_BEFORE)
             self._store.delete(f"{self._folder}/manifest/{name}")
+            reached(Step.GARBAGE_MANIFEST_AFTER)
             done.manifests += 1
 
     def _collect_objects(self, now: float, manifest: Manifest, done: Collected) -> None:
         named = {segment_key(self._folder, segment.id) for segment in manifest.segments()}
         named |= {segment.deletions.object for segment in manifest.segments() if segment.deletions}
+        named |= {page.object for page in manifest.failure_pages}
         fence = False
-        for kind in ("segment", "deletions", "part"):
+        for kind in ("segment", "deletions", "failures", "part"):
             for key in self._list(kind):
                 if key in named:
                     del self._suspects[key]
@@ -189,13 +214,18 @@ class Collector:
                 if manifest.version <= suspect.past:
                     fence = True
                     continue
+                before, after = _STEPS[kind]
+                reached(before)
                 self._store.delete(key)
+                reached(after)
                 del self._suspects[key]
                 match kind:
                     case "segment":
                         done.segments += 1
                     case "deletions":
                         done.deletions += 1
+                    case "failures":
+                        done.failures += 1
                     case _:
                         done.parts += 1
         if fence:
@@ -204,8 +234,10 @@ class Collector:
     def _commit_fence(self, known_newest_at: float, manifest: Manifest) -> None:
         """Commit a version that changes nothing: what was prepared for the newest one till now can be committed no more."""
         after = manifest.model_copy(update={"version": manifest.version + 1, "writer": self._writer})
+        reached(Step.GARBAGE_FENCE_BEFORE)
         with contextlib.suppress(Fenced):
             self._head.chain.commit(manifest, after, (), known_newest_at)
+        reached(Step.GARBAGE_FENCE_AFTER)
 
     def _collect_payloads(self, now: float, tail: int, done: Collected) -> None:
         """Payloads whose entry was never written: after a grace period no writer adds that entry and vouches for it."""
@@ -215,7 +247,9 @@ class Collector:
                 if now - suspect.since >= self._grace_s:
                     suspect.past = tail
             elif self._log_gone_through >= suspect.past:
+                reached(Step.GARBAGE_PAYLOAD_BEFORE)
                 self._store.delete(key)
+                reached(Step.GARBAGE_PAYLOAD_AFTER)
                 del self._suspects[key]
                 done.payloads += 1
 
@@ -247,22 +281,51 @@ class Collector:
             if manifest.applied_through >= suspect.past:
                 found = self._requests.find(key.rpartition("/")[2])
                 if found is not None and found.at == self._decided_at[key]:
+                    reached(Step.GARBAGE_REQUEST_BEFORE)
                     self._store.delete(key)
+                    reached(Step.GARBAGE_REQUEST_AFTER)
                     done.requests += 1
                 # Else another collector was here, and what there is now is a new request of the same key.
                 del self._suspects[key], self._decided_at[key]
+
+    def _collect_kept(self, now: float, done: Collected) -> None:
+        """Failed mutations of long ago, named or not: their failures stay known."""
+        keys = self._list("failed")
+        self._kept_at = {key: self._kept_at[key] for key in keys if key in self._kept_at}
+        for key in keys:
+            if key not in self._kept_at:
+                try:
+                    self._kept_at[key] = self._kept.kept_at(key)
+                except NotFound:
+                    continue
+                except Corrupt as error:
+                    log.error("an object with failed mutations is damaged", key=key, error=str(error))
+                    continue
+            old = self._clock.now() - self._kept_at[key] >= self._failed_kept
+            # Our own clock as well: one that was set forward must not take what was only just kept.
+            if old and now - self._suspects[key].since >= self._grace_s:
+                reached(Step.GARBAGE_KEPT_BEFORE)
+                self._store.delete(key)
+                reached(Step.GARBAGE_KEPT_AFTER)
+                del self._suspects[key], self._kept_at[key]
+                done.kept += 1
 
 
 class DeadIndexes:
     """Notes which index folders no name stands for, and deletes them once that has been so for a grace period."""
 
-    def __init__(self, store: Store, clock: Clock, grace_s: float, live: Callable[[], set[str]]) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, grace_s: float, *, live: Callable[[], set[str]], retire: Callable[[str], bool],
+    ) -> None:  # fmt: skip
         self._store = store
         self._clock = clock
         self._grace_s = grace_s
         #: Tells the identities that have a name.
         self._live = live
-        self._dead_since: dict[str, float] = {}
+        #: Sees to it that an identity without a name gets none any more; False if it has one after all.
+        self._retire = retire
+        #: By identity: the newest sign of life that was seen, and when.
+        self._dead_since: dict[str, tuple[str, float]] = {}
 
     def collect(self) -> int:
         """Delete indexes that are long dead; returns how many. Their age counts from when they were seen to have no name."""
@@ -270,11 +333,21 @@ class DeadIndexes:
         deleted = 0
         found = set(self._store.list("index"))
         live = self._live()
-        seen_at = self._clock.monotonic()
         for index_id in found - live:
-            if began - self._dead_since.setdefault(index_id, seen_at) >= self._grace_s:
+            old = began - self._dead_for_sure_since(index_id) >= self._grace_s
+            if old and self._retire(index_id):
+                reached(Step.GARBAGE_INDEX_BEFORE)
                 self._store.delete_folder(f"index/{index_id}")
+                reached(Step.GARBAGE_INDEX_AFTER)
                 deleted += 1
         for index_id in self._dead_since.keys() - (found - live):
             del self._dead_since[index_id]
         return deleted
+
+    def _dead_for_sure_since(self, index_id: str) -> float:
+        """Since when it had no name and nobody worked on it: who restores one says so as long as it takes (custody/restore.py)."""
+        sign = max(self._store.list(f"index/{index_id}/restoring"), default="")
+        known = self._dead_since.get(index_id)
+        if known is None or known[0] != sign:
+            known = self._dead_since[index_id] = sign, self._clock.monotonic()
+        return known[1]

@@ -1,7 +1,7 @@
 """What became of a mutation: arithmetic on its receipt and the newest manifest, whatever happened to Redis.
 
 position > applied_through         queued (that a worker is at it just now, only Redis can tell)
-listed among the manifest's failures    failed
+among the manifest's failures        failed
 otherwise                          visible, with counts for as long as the committing manifest is kept
 """
 
@@ -21,7 +21,7 @@ from upwell.log.entry import Mutation, problem_to_json
 from upwell.log.reader import LogReader
 from upwell.log.receipt import PLACES_MAX, Receipt, mint, parse
 from upwell.log.request import Requests
-from upwell.manifest import Manifest, ManifestHead, MutationResult
+from upwell.manifest import Failures, Manifest, ManifestHead, MutationResult
 
 #: Results of this many commits are kept in memory: those that clients wait for just now.
 RESULTS_KEPT = 64
@@ -63,24 +63,27 @@ class Applied:
 class Outcomes:
     """The outcomes of one index's mutations. Blocking; safe to share between threads."""
 
-    def __init__(self, record: IndexRecord, head: ManifestHead, log: LogReader, requests: Requests) -> None:
+    def __init__(
+        self, record: IndexRecord, head: ManifestHead, log: LogReader, requests: Requests, failures: Failures
+    ) -> None:
         self._record = record
         self._head = head
         self._log = log
         self._requests = requests
+        self._failures = failures
         self._lock = threading.Lock()
         self._commits: OrderedDict[int, tuple[datetime, tuple[MutationResult, ...]]] = OrderedDict()
 
     def of(self, mutation_id: str) -> Outcome:
         """The outcome as of now. Raises NotFound for an id that this index never gave out."""
         receipt = parse(self._record.receipt_key, mutation_id)
-        return self.at(mutation_id, receipt, self._head.refresh())
+        return self.at(mutation_id, receipt, self._head.durable())
 
     def at(self, mutation_id: str, receipt: Receipt, manifest: Manifest) -> Outcome:
         """The outcome as of ``manifest``."""
         if receipt.position > manifest.applied_through:
             return self._queued(mutation_id, receipt, manifest, self._read(receipt))
-        failure = manifest.failure_at(receipt.position, receipt.place)
+        failure = self._failures.at(manifest, receipt.position, receipt.place)
         visible_at, result = self._result(receipt, manifest)
         return Outcome(
             mutation_id=mutation_id,
@@ -113,11 +116,11 @@ class Outcomes:
 
         Only those older than ``before``, and in ``state`` (QUEUED stands for APPLYING too), if these are given.
         """
-        manifest = self._head.refresh()
+        manifest = self._head.durable()
         if state is State.FAILED:
-            failed = [Receipt(one.position, one.place) for one in reversed(manifest.failures)]
-            receipts = [one for one in failed if before is None or one < before]
-            return [self._outcome_at(one, manifest) for one in receipts[:limit]]
+            older = None if before is None else (before.position, before.place)
+            failed = islice(self._failures.newest_first(manifest, older), limit)
+            return [self._outcome_at(Receipt(one.position, one.place), manifest) for one in failed]
         outcomes: Iterator[Outcome] = iter(())
         if state is not State.VISIBLE:
             outcomes = chain(outcomes, self._waiting(manifest, before))
@@ -156,7 +159,7 @@ class Outcomes:
     def applied_after(self, receipt: Receipt, limit: int) -> Applied | None:
         """Mutations that became visible or failed and lie after ``receipt``, oldest first; None if some of them are not
         known any more. One with the last place that an entry can have (``newest``) stands for its whole entry."""
-        manifest = self._head.refresh()
+        manifest = self._head.durable()
         everything = max(receipt, Receipt(manifest.applied_through, PLACES_MAX - 1))
         if receipt >= Receipt(manifest.applied_through, manifest.applied_places - 1):
             return Applied([], everything)
@@ -178,11 +181,11 @@ class Outcomes:
 
     def newest(self) -> Receipt:
         """A receipt behind every mutation that is visible or failed by now."""
-        return Receipt(self._head.refresh().applied_through, PLACES_MAX - 1)
+        return Receipt(self._head.durable().applied_through, PLACES_MAX - 1)
 
     def known_from(self) -> int:
         """The position from which on all outcomes are still known; the next one to be applied, if none is."""
-        manifest = self._head.refresh()
+        manifest = self._head.durable()
         for version in range(self._head.chain.oldest_version(), manifest.version + 1):
             try:
                 _, results = self._commit(version)

@@ -22,7 +22,10 @@ DEFAULT_REDIS = "redis://127.0.0.1:6379/0"
 class Settings(BaseSettings):
     """What an operator may choose. Sizes are in bytes, times in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="UPWELL_", frozen=True, extra="ignore")
+    # What was given is not repeated when it is wrong: it may be a token, or hold a password.
+    model_config = SettingsConfigDict(
+        env_prefix="UPWELL_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     host: str = Field("127.0.0.1", description="address that the front end binds to")
     port: int = Field(
@@ -36,6 +39,22 @@ class Settings(BaseSettings):
     store: str | None = Field(None, description="file:///path of the store; none: a directory under `data`")
     token: str | None = Field(
         None, min_length=8, description="bootstrap admin token; none: one is made and kept"
+    )
+    token_previous: str | None = Field(
+        None,
+        min_length=8,
+        description="the bootstrap admin token before: as good, while it is being replaced",
+    )
+    connections_max: int = Field(
+        1_000, ge=1, description="connections that one front end holds at once; more are turned away with 503"
+    )
+    idle_s: float = Field(
+        75.0,
+        gt=0,
+        description="how long a connection may take to send the next request's head, silence before it included",
+    )
+    body_idle_s: float = Field(
+        30.0, gt=0, description="how long a request's body may stand still, or bring less than 1 KiB"
     )
 
     shards: int = Field(
@@ -67,6 +86,11 @@ class Settings(BaseSettings):
     batch_mutations_max: int = Field(1_000, ge=1, description="mutations that one commit applies at most")
     batch_bytes_max: int = Field(
         256 << 20, ge=1, description="bytes of columns that one commit applies at most"
+    )
+    apply_tries_max: int = Field(
+        3,
+        ge=1,
+        description="times that a batch is tried before the mutation that breaks it is found and fails",
     )
     compaction_jobs: int = Field(1, ge=1, description="compactions that one worker process runs at once")
     compaction_fanout: int = Field(
@@ -100,6 +124,9 @@ class Settings(BaseSettings):
     )
     results_s: float = Field(
         3600.0, gt=0, description="how long status tells a visible mutation's counts and times"
+    )
+    failed_s: float = Field(
+        30 * 86_400.0, gt=0, description="how long a failed mutation is kept, to be looked at and tried again"
     )
     idempotency_s: float = Field(
         86_400.0, gt=0, description="how long a request with an `Idempotency-Key` is remembered"

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import asdict
+from functools import partial
 
 import structlog
 from arq.connections import ArqRedis
@@ -19,12 +20,17 @@ from redis.exceptions import RedisError
 from upwell.clock import Clock
 from upwell.doorbell.lease import Lease, Released, begin_generation, enqueue_drain
 from upwell.doorbell.notices import Notice, hint_applying, publish
-from upwell.errors import Corrupt, Fenced, Unavailable
+from upwell.doorbell.tries import count_try, forget_tries
+from upwell.errors import Corrupt, Fenced, Unavailable, UpwellError
+from upwell.failpoint import Step, reached
 from upwell.settings import Settings
 from upwell.shard.apply import Applied
+from upwell.shard.batch import Broken
 from workers.engine import Drainable
 from workers.hold import Hold, renewed
 from workers.parts import Claims
+from workers.poison import NobodysFaultError, culprits
+from workers.trial import Trials
 
 log = structlog.get_logger()
 
@@ -34,6 +40,10 @@ SLICE_S = 10.0
 HINT_TTL_S = 10.0
 #: Pause before looking again after losing a race for a commit.
 FENCED_PAUSE_S = 0.02
+
+
+class BrokenBatchError(Exception):
+    """Applying a batch failed in a way that nobody foresaw."""
 
 
 class Drainer:
@@ -47,6 +57,7 @@ class Drainer:
         executor: Executor,
         *,
         committed: Callable[[str], None] = lambda _: None,
+        trials: Callable[[str], Trials] | None = None,
     ) -> None:
         self._engine = engine
         self._settings = settings
@@ -54,6 +65,7 @@ class Drainer:
         self._executor = executor
         #: Told of each commit: the index's identity.
         self._committed = committed
+        self._trials = trials or partial(Trials, settings)
         #: Set when the process is told to stop: drains end after the batch they are at.
         self.stopping = False
 
@@ -70,6 +82,7 @@ class Drainer:
         if not await lease.acquire():
             return
         try:
+            reached(Step.DRAIN_LEASED)
             finished = await self._drain_held(redis, index_id, lease)
         finally:
             with contextlib.suppress(RedisError, OSError):
@@ -82,40 +95,77 @@ class Drainer:
         """Apply until nothing is left or it must end; returns False if somebody should go on soon."""
         slice_ends = self._clock.monotonic() + SLICE_S
         async with renewed(lease, self._settings.lease_ttl_s / 3) as hold:
+            # Before anything is applied: whoever is killed by it must have counted.
+            tried: int | None = await count_try(redis, index_id)
             while hold.ours:
                 try:
+                    if tried is not None and tried > self._settings.apply_tries_max:
+                        await self._apply_with_care(redis, index_id, hold)
                     applied = await self._apply(redis, index_id, hold)
                 except Fenced as error:
                     log.info("commit lost", index=index_id, reason=str(error))
                     await asyncio.sleep(FENCED_PAUSE_S)
                     continue
-                except (Unavailable, Corrupt) as error:
+                except (Unavailable, Corrupt, NobodysFaultError) as error:
                     # The sweep comes back to it, at its own pace: a broken disk is not asked without pause.
                     log.error("index cannot be drained", index=index_id, error=str(error))
+                    await forget_tries(redis, index_id)
                     return True
+                except BrokenBatchError as error:
+                    # So does it to this one, until it was tried often enough to be looked into.
+                    log.error("batch broke", index=index_id, tries=tried, exc_info=error.__cause__)
+                    return True
+                if tried is not None:
+                    hold.tell(forget_tries(redis, index_id))
+                    tried = None
                 if applied is None:
+                    reached(Step.DRAIN_RELEASE)
                     if await lease.release() is not Released.KNOCKED:
                         return True
                 elif self.stopping or self._clock.monotonic() > slice_ends:
                     return False
         return True
 
-    async def _apply(self, redis: ArqRedis, index_id: str, hold: Hold) -> Applied | None:
+    async def _apply_with_care(self, redis: ArqRedis, index_id: str, hold: Hold) -> None:
+        """If the next batch breaks whoever applies it, apply it entry by entry, up to one whose mutations are to blame: they fail.
+
+        Raises NobodysFaultError if there is none, and whatever ``_apply`` raises.
+        """
+        log.warning("looking for what breaks batches", index=index_id)
+        loop = asyncio.get_running_loop()
+        async with self._trials(index_id) as trials:
+            if await trials.breaks(None) is None:
+                # Those who did not finish it were killed by something else.
+                return
+            while hold.ours:
+                mutations = await loop.run_in_executor(self._executor, self._engine.next_entry, index_id)
+                broken = await culprits(mutations, trials.breaks)
+                applied = await self._apply(redis, index_id, hold, broken)
+                if broken or applied is None:
+                    return
+
+    async def _apply(
+        self, redis: ArqRedis, index_id: str, hold: Hold, broken: Broken | None = None
+    ) -> Applied | None:
         loop = asyncio.get_running_loop()
 
         def tell(through: int) -> None:
             loop.call_soon_threadsafe(hold.tell, hint_applying(redis, index_id, through, HINT_TTL_S))
 
-        applied = await loop.run_in_executor(
-            self._executor,
-            self._engine.apply_batch,
-            index_id,
-            lambda: hold.ours,
-            tell,
-            Claims(redis, index_id, loop),
-        )
+        def apply() -> Applied | None:
+            sharing = Claims(redis, index_id, loop) if broken is None else None
+            try:
+                return self._engine.apply_batch(index_id, lambda: hold.ours, tell, sharing, broken)
+            except UpwellError:
+                raise
+            except Exception as error:
+                raise BrokenBatchError from error
+
+        applied = await loop.run_in_executor(self._executor, apply)
         if applied is not None:
+            reached(Step.DRAIN_COMMITTED)
             log.debug("batch applied", index=index_id, **asdict(applied))
             self._committed(index_id)
             await publish(redis, Notice(index_id, applied.version, applied.through_position))
+            reached(Step.DRAIN_TOLD)
         return applied

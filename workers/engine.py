@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from upwell.garbage import Collected
+from upwell.log.receipt import Receipt
 from upwell.shard.apply import Applied
+from upwell.shard.batch import Broken
 from upwell.shard.compact import Compacted
 from upwell.shard.part import PartTask, Sharing
 from upwell.webhook import Delivery
@@ -58,12 +60,18 @@ class Drainable(Protocol):
         index_id: str,
         still_ours: Callable[[], bool],
         applying: Callable[[int], None],
-        sharing: Sharing | None,
+        sharing: Sharing | None = None,
+        broken: Broken | None = None,
     ) -> Applied | None:
-        """Apply and commit the next batch; ``applying`` is told how far it goes, ``sharing`` may find help with it.
+        """Apply and commit the next batch; ``applying`` is told how far it goes, ``sharing`` may find help with it. With ``broken``
+        it is one log entry, of which these mutations fail.
 
         Raises Fenced, Unavailable or Corrupt.
         """
+        ...
+
+    def next_entry(self, index_id: str) -> list[Receipt]:
+        """The mutations of the log entry that is applied next; none if nothing of it can be read."""
         ...
 
     def help_apply(self, index_id: str, task: PartTask, sharing: Sharing) -> int:

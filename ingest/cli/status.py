@@ -34,6 +34,11 @@ def status(
     if json:
         console.print_json(data=result)
         return
+    print_status(console, result)
+
+
+def print_status(console: Console, result: dict[str, Any]) -> None:
+    """A mutation's status in a line, and why it failed in another."""
     counts = ", ".join(f"{name} {count}" for name, count in (result["counts"] or {}).items() if count)
     console.print(
         f"[bold]{result['state']}[/]  {result['operation'] or ''}  position {result['position']}  {counts}"

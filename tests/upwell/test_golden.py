@@ -33,6 +33,8 @@ from upwell.changeset import Changeset, Operation, about_property
 from upwell.engine import Engine
 from upwell.log import writer as writer_module
 from upwell.log.entry import PreparedMutation, request_of
+from upwell.log.receipt import Receipt
+from upwell.manifest.failures import FAILURES_INLINE_MAX
 from upwell.outcome import State
 from upwell.properties import MetadataIndex, PropertyType
 from upwell.query.filter import Covered, OneOf
@@ -67,6 +69,7 @@ def write_golden(folder: Path) -> None:
         client.append(upsert(("d", (0.125, 0.25), None, {})))
     write_codes(engine)
     write_declared(engine)
+    write_failed(engine)
     engine.catalog.delete("default", "golden")
     make_index(engine, "golden")
     engine.catalog.create("default", make_new("gone"))
@@ -120,9 +123,37 @@ def write_declared(engine: Engine) -> None:
     drain(engine, index)
 
 
+def write_failed(engine: Engine) -> None:
+    """Format 4: failures in a page and in the manifest, and what they were to do; prefixes with a checksum of their own."""
+    index = make_index(engine, "failed")
+    Client(index).append(*(upsert((f"p{n}", (n, n))) for n in range(FAILURES_INLINE_MAX + 1)))
+    broken = {Receipt(1, place): "it broke" for place in range(FAILURES_INLINE_MAX + 1)}
+    engine.apply_batch(index.record.id, lambda: True, broken=broken)
+    Client(index).append(upsert(("fine", (1, 2))), upsert(("last", (3, 4), "n", {"k": 1})))
+    engine.apply_batch(index.record.id, lambda: True, broken={Receipt(2, 1): "it broke too"})
+
+
 def keyed(changeset: Changeset) -> PreparedMutation:
     one = prepared(changeset)
     return replace(one, mutation=replace(one.mutation, by="golden", request=request_of(one, "golden", "key")))
+
+
+OLDER = {"format-1", "format-2", "format-3"}
+
+
+@pytest.mark.parametrize("name", sorted({path.name for path in GOLDEN.iterdir()} - OLDER))
+def test_what_failed_in_an_earlier_format_has_failed(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    shutil.copytree(GOLDEN / name, folder)
+    index = make_engine(folder).find("default", "failed")
+    manifest = index.head.refresh()
+    assert (len(manifest.failures), len(manifest.failure_pages)) == (1, 1)
+    failed = index.outcomes.recent(1_000, state=State.FAILED)
+    assert len(failed) == manifest.failed == FAILURES_INLINE_MAX + 2
+    assert {one.error for one in failed} == {"it broke", "it broke too"}
+    kept = index.sent.changeset(failed[0].mutation_id)
+    assert kept.ids.to_pylist() == ["last"] and kept.vectors is not None and kept.vectors.tolist() == [[3, 4]]
+    assert index.sent.changeset(failed[-1].mutation_id).ids.to_pylist() == ["p0"]
 
 
 @pytest.mark.parametrize("name", sorted({path.name for path in GOLDEN.iterdir()} - {"format-1", "format-2"}))

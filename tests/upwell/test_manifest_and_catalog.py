@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -254,6 +255,22 @@ def test_names_that_are_no_names(engine: Engine, name: str) -> None:
         engine.catalog.create(name, new("fine"))
     with pytest.raises(NotFound):
         engine.find(name, name)
+
+
+def test_one_account_is_not_another_where_a_file_system_takes_them_for_the_same(engine: Engine) -> None:
+    engine.catalog.create("acme", new("docs"))
+    catalog = engine.settings.data / "store" / "catalog"
+    # What a file system shows that does not tell A from a.
+    shutil.copytree(catalog / "acme", catalog / "ACME")
+    shutil.copytree(catalog / "acme" / "docs", catalog / "acme" / "DOCS")
+    for account, name in (("ACME", "docs"), ("acme", "DOCS")):
+        with pytest.raises(NotFound):
+            engine.find(account, name)
+        with pytest.raises(NotFound):
+            engine.catalog.delete(account, name)
+        with pytest.raises(Exists):
+            engine.catalog.create(account, new(name))
+    assert engine.find("acme", "docs").record.account == "acme"
 
 
 def test_tokens_are_hashed_scoped_and_mortal(engine: Engine, clock: HandClock) -> None:

@@ -21,9 +21,9 @@ def test_a_waiting_entry_is_decoded_once(tmp_path: Path, monkeypatch: pytest.Mon
     Client(index).append(*(upsert((f"v{n}", (1, 2))) for n in range(200)))
     decoded: list[int] = []
 
-    def counted(data: Any, position: int) -> Any:
+    def counted(data: Any, position: int, key: str) -> Any:
         decoded.append(position)
-        return decode_entry(data, position)
+        return decode_entry(data, position, key)
 
     monkeypatch.setattr("upwell.log.reader.decode_entry", counted)
     found = index.outcomes.recent(1_000)
@@ -61,7 +61,7 @@ def test_each_failure_is_found_and_nothing_else_taken_for_one(tmp_path: Path) ->
     assert failed == [(position, 2) for position in range(1, 5)]
     for position in range(6):
         for place in range(5):
-            found = manifest.failure_at(position, place)
+            found = index.failures.at(manifest, position, place)
             assert (found is not None) == ((position, place) in failed)
             assert found is None or isinstance(found, Failure)
     assert [one.receipt for one in index.outcomes.recent(9, state=State.FAILED)] == [

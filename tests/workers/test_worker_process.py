@@ -20,6 +20,7 @@ from upwell.doorbell.embedded import EmbeddedValkey
 from upwell.doorbell.keys import lease_key
 from upwell.errors import Fenced, Unavailable
 from upwell.garbage import Collected
+from upwell.log.receipt import Receipt
 from upwell.settings import Settings
 from upwell.shard.apply import Applied
 from workers.drain import Drainer
@@ -81,8 +82,16 @@ class ListEngine:
     def webhook_delivery(self, *_: object) -> None:
         return None
 
+    def next_entry(self, index_id: str) -> list[Receipt]:
+        return [Receipt(self.applied.get(index_id, 0) + 1, 0)] if self.has_backlog(index_id) else []
+
     def apply_batch(
-        self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None], _sharing: object
+        self,
+        index_id: str,
+        still_ours: Callable[[], bool],
+        applying: Callable[[int], None],
+        sharing: object = None,
+        broken: object = None,
     ) -> Applied | None:
         if index_id in self.broken:
             raise Unavailable("a broken disk")

@@ -9,7 +9,7 @@ sections  "0", "1", …: the Arrow columns of each mutation without a payload ob
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from upwell.changeset import Changeset, Operation, decode_columns, encode_columns
 from upwell.errors import Corrupt, LineProblem, Reason
-from upwell.format import Box, Kind, pack, unpack
+from upwell.format import Box, Kind, blaming, pack, unpack
 from upwell.log.request import Request
 from upwell.properties import MetadataIndex
 from upwell.streamed import Part
@@ -78,6 +78,14 @@ def prepare(changeset: Changeset, accepted_at: datetime) -> PreparedMutation:
     return PreparedMutation(mutation=mutation, columns=columns)
 
 
+def again(mutation: Mutation, columns: pa.Buffer, accepted_at: datetime) -> PreparedMutation:
+    """A mutation of the log, to be appended once more as a new one."""
+    fresh = replace(
+        mutation, accepted_at=accepted_at, nbytes=columns.size, payload=None, by=None, request=None
+    )
+    return PreparedMutation(mutation=fresh, columns=columns)
+
+
 def request_of(prepared: PreparedMutation, token_id: str, key: str) -> Request:
     """The request by which a mutation came, if its sender gave it a key. The same mutation gives the same one."""
     mutation = prepared.mutation
@@ -105,26 +113,37 @@ class Entry:
     def changeset(self, place: int, read_payload: Callable[[str], memoryview]) -> Changeset:
         """The columns of the mutation at ``place``, verified. ``read_payload`` fetches a payload object. May raise Corrupt."""
         mutation = self.mutations[place]
-        if mutation.payload is None:
-            columns = self.box.section(str(place))
-        else:
-            columns = unpack(read_payload(mutation.payload), Kind.PAYLOAD).section("columns")
-        changeset = decode_columns(
-            pa.py_buffer(columns),
-            mutation.operation,
-            received=mutation.received,
-            discarded=mutation.discarded,
-            discarded_count=mutation.discarded_count,
-            metadata_index=mutation.metadata_index,
-        )
-        if len(changeset) != mutation.rows:
-            raise Corrupt("a mutation's columns have other rows than its entry says", position=self.position)
-        return changeset
+        payload = mutation.payload
+        with blaming(payload or self.box.key):
+            columns = (
+                self.box.section(str(place)) if payload is None else columns_of_payload(read_payload(payload))
+            )
+            return changeset_of(mutation, pa.py_buffer(columns), self.position)
+
+
+def changeset_of(mutation: Mutation, columns: pa.Buffer, position: int) -> Changeset:
+    """A mutation's rows, from its columns. Raises Corrupt."""
+    changeset = decode_columns(
+        columns,
+        mutation.operation,
+        received=mutation.received,
+        discarded=mutation.discarded,
+        discarded_count=mutation.discarded_count,
+        metadata_index=mutation.metadata_index,
+    )
+    if len(changeset) != mutation.rows:
+        raise Corrupt("a mutation's columns have other rows than its entry says", position=position)
+    return changeset
 
 
 def encode_payload(columns: pa.Buffer) -> list[Part]:
     """The bytes of a payload object."""
     return pack(Kind.PAYLOAD, {}, [("columns", [columns])])
+
+
+def columns_of_payload(data: memoryview) -> memoryview:
+    """The columns in a payload object. Raises Corrupt."""
+    return unpack(data, Kind.PAYLOAD).section("columns")
 
 
 def encode_entry(
@@ -135,7 +154,7 @@ def encode_entry(
         "position": position,
         "token": token,
         "mutations": [
-            _mutation_to_json(one.mutation, payload) for one, payload in zip(prepared, payloads, strict=True)
+            mutation_to_json(one.mutation, payload) for one, payload in zip(prepared, payloads, strict=True)
         ],
     }
     sections = [
@@ -146,16 +165,22 @@ def encode_entry(
     return pack(Kind.LOG_ENTRY, meta, sections)
 
 
-def decode_entry(data: memoryview, position: int) -> Entry:
+def decode_entry(data: memoryview, position: int, key: str = "") -> Entry:
     """Open an entry. Raises Corrupt if it is damaged or lies at another position than it was written for."""
-    box = unpack(data, Kind.LOG_ENTRY)
+    box = unpack(data, Kind.LOG_ENTRY, key)
+    with box.understood():
+        return _entry_in(box, position)
+
+
+def _entry_in(box: Box, position: int) -> Entry:
     if box.meta["position"] != position:
         raise Corrupt("a log entry lies at the wrong position", expected=position, got=box.meta["position"])
-    mutations = tuple(_mutation_from_json(fields) for fields in box.meta["mutations"])
+    mutations = tuple(mutation_from_json(fields) for fields in box.meta["mutations"])
     return Entry(position, box.meta["token"], mutations, box)
 
 
-def _mutation_to_json(mutation: Mutation, payload: str | None) -> dict[str, Any]:
+def mutation_to_json(mutation: Mutation, payload: str | None) -> dict[str, Any]:
+    """A mutation as an entry's meta data have it."""
     return {
         "operation": mutation.operation,
         "acceptedAt": mutation.accepted_at.isoformat(),
@@ -173,7 +198,8 @@ def _mutation_to_json(mutation: Mutation, payload: str | None) -> dict[str, Any]
     }
 
 
-def _mutation_from_json(fields: dict[str, Any]) -> Mutation:
+def mutation_from_json(fields: dict[str, Any]) -> Mutation:
+    """The inverse of mutation_to_json."""
     metadata_index, request = fields.get("metadataIndex"), fields.get("request")
     return Mutation(
         operation=Operation(fields["operation"]),

@@ -5,7 +5,6 @@ Small whatever the size of the index: it names segments and deletion vectors, an
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Annotated, Any
@@ -55,20 +54,38 @@ class ShardState(_Frozen):
 
 
 class Failure(_Frozen):
-    """A mutation that could not be applied. Kept in the state, so that ``failed`` never turns into ``visible``."""
+    """A mutation that could not be applied. Kept for as long as the index, so that ``failed`` never turns into ``visible``."""
 
     position: int
     place: int
+    #: How many from ``place`` on: more than one where an entry cannot be read, so that nobody knows how many it has.
+    places: int = Field(1, ge=1)
     reason: str
+    #: The object that keeps what the mutation was to do (log/kept.py). Formats 1 to 3 have none.
+    kept: str | None = None
+
+    def covers(self, position: int, place: int) -> bool:
+        """Is this the failure of that mutation?"""
+        return self.position == position and self.place <= place < self.place + self.places
+
+
+class FailurePage(_Frozen):
+    """Older failures, in an object of their own (manifest/failures.py), so that the manifest stays small however many there are."""
+
+    object: str
+    #: Position and place of its first and of its last failure.
+    first: tuple[int, int]
+    last: tuple[int, int]
+    count: int = Field(ge=1)
 
 
 class MutationResult(_Frozen):
-    """What became of one mutation."""
+    """What became of one mutation; or, without an operation, of all mutations of an entry that cannot be read."""
 
     position: int
     place: int
-    operation: Operation
-    accepted_at: datetime
+    operation: Operation | None
+    accepted_at: datetime | None
     received: int
     inserted: int = 0
     replaced: int = 0
@@ -138,7 +155,9 @@ class Manifest(_Frozen):
     #: How many mutations the entry at ``applied_through`` holds.
     applied_places: int = 0
     shards: tuple[ShardState, ...]
+    #: The newest failures, in the log's order; older ones are in pages, oldest first. Formats 1 to 3 have all of them here.
     failures: tuple[Failure, ...] = ()
+    failure_pages: tuple[FailurePage, ...] = ()
     #: Format 1 has none.
     totals: Totals = Totals()
     #: In order of their creation. Formats 1 and 2 have none of these.
@@ -156,12 +175,10 @@ class Manifest(_Frozen):
         """Live vectors that queries compare one by one."""
         return sum(segment.live for segment in self.segments() if segment.lists == 0)
 
-    def failure_at(self, position: int, place: int) -> Failure | None:
-        """Why a mutation failed; None if it did not."""
-        # Failures are in the log's order, and may be many.
-        at = bisect_left(self.failures, (position, place), key=lambda one: (one.position, one.place))
-        found = self.failures[at] if at < len(self.failures) else None
-        return found if found and (found.position, found.place) == (position, place) else None
+    @property
+    def failed(self) -> int:
+        """Mutations, or whole entries, that could not be applied."""
+        return len(self.failures) + sum(page.count for page in self.failure_pages)
 
     def segments(self) -> Iterable[SegmentRef]:
         """Every segment of every shard."""
@@ -195,7 +212,11 @@ def deletions_only_grow(before: Manifest, after: Manifest) -> bool:
 
 
 def failures_are_kept(before: Manifest, after: Manifest) -> bool:
-    return after.failures[: len(before.failures)] == before.failures
+    if after.failure_pages == before.failure_pages:
+        return after.failures[: len(before.failures)] == before.failures
+    paged = after.failure_pages[: len(before.failure_pages)] == before.failure_pages
+    added = sum(page.count for page in after.failure_pages[len(before.failure_pages) :])
+    return paged and added + len(after.failures) >= len(before.failures)
 
 
 def only_the_log_changes_what_there_is(before: Manifest, after: Manifest) -> bool:

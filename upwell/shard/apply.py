@@ -18,10 +18,13 @@ import structlog
 from upwell.catalog.record import IndexRecord
 from upwell.clock import Clock
 from upwell.errors import Fenced
+from upwell.failpoint import Step, reached
 from upwell.ids import new_identity
-from upwell.manifest import Failure, Manifest, MutationResult, ShardState, Totals
+from upwell.log.kept import KeptMutations
+from upwell.log.receipt import Receipt
+from upwell.manifest import Failure, Failures, Manifest, ShardState, Totals
 from upwell.manifest.state import NEWEST_BY_KEPT, NewestBy
-from upwell.shard.batch import BatchLimits, BatchReader, Pending
+from upwell.shard.batch import BatchLimits, BatchReader, Broken, Pending
 from upwell.shard.declare import declare
 from upwell.shard.newest import NewestView
 from upwell.shard.part import DeletionsWriter, Part, PartTask, PartWriter, Sharing
@@ -68,6 +71,8 @@ class Applier:
         self._newest = newest
         self._reader = BatchReader(store, record, limits, clock)
         self._parts = PartWriter(store, record)
+        self._kept = KeptMutations(store, record.folder, clock)
+        self._failures = Failures(store, record.folder)
         self._clock = clock
         self._metadata_indexes_max = metadata_indexes_max
         self._writer = new_identity()
@@ -78,9 +83,11 @@ class Applier:
         still_ours: Callable[[], bool],
         applying: Callable[[int], None] = lambda _: None,
         sharing: Sharing | None = None,
+        broken: Broken | None = None,
     ) -> Applied | None:
         """Apply and commit the next batch; None if there is nothing to apply. ``applying`` is told the position that the
-        batch goes through, before the work begins; ``sharing`` may find others to write parts of a large one.
+        batch goes through, before the work begins; ``sharing`` may find others to write parts of a large one. With ``broken``
+        the batch is the next log entry, and the mutations that it names fail for the reasons it gives.
 
         Raises Fenced when another worker committed first or ``still_ours`` said no before the commit, Unavailable when the
         store failed (with the outcome unknown: look again), Corrupt when the index itself cannot be read.
@@ -89,9 +96,10 @@ class Applier:
             # Before the look, and our own: the head's may be renewed by another thread for a version newer than our view.
             known_newest_at = self._clock.monotonic()
             view = self._newest.get()
-            batch = self._reader.next(view.manifest.applied_through)
+            batch = self._reader.next(view.manifest.applied_through, broken)
             if not batch:
                 return None
+            reached(Step.BATCH_READ)
             applying(batch[-1].position)
             declared, batch = declare(view.manifest.metadata_indexes, batch, self._metadata_indexes_max)
             keys, properties = keyed(view, batch), tuple(one.index.property for one in declared)
@@ -104,18 +112,19 @@ class Applier:
                 ]
             nbytes = deletions.write(self._store) + sum(part.nbytes for part in parts)
             results = results_of(batch, np.sum([part.counts for part in parts], axis=0))
-            after = self._after(view.manifest, batch, parts, nbytes, results).model_copy(
-                update={"metadata_indexes": declared}
+            after = self._after(view.manifest, batch, parts, nbytes).model_copy(
+                update={"metadata_indexes": declared} | self._with_failures(view.manifest, batch)
             )
             if not still_ours():
                 raise Fenced("the lease was lost before the commit", index=self._record.id)
             self._newest.head.chain.commit(view.manifest, after, results, known_newest_at)
+        self._log_failures(batch)
         return Applied(
             version=after.version,
             first_position=batch[0].position,
             through_position=after.applied_through,
             mutations=len(batch),
-            vectors=sum(one.mutation.rows for one in batch),
+            vectors=sum(one.rows for one in batch),
         )
 
     def help(self, task: PartTask, sharing: Sharing) -> int:
@@ -129,6 +138,7 @@ class Applier:
         keys, done = keyed(view, batch), 0
         for shard in reversed(range(len(view.shards))):
             if sharing.claim(task.token, shard):
+                reached(Step.PART_CLAIMED)
                 deletions = DeletionsWriter(self._record.folder)
                 part = self._write(view, keys, shard, deletions, task.properties)
                 written = deletions.write(self._store)
@@ -146,6 +156,7 @@ class Applier:
         deletions: DeletionsWriter,
         properties: tuple[str, ...],
     ) -> Part:
+        reached(Step.APPLY_ROWS)
         return self._parts.write(view.shards[shard], resolve(view, keys, shard), deletions, properties)
 
     def _write_shared(
@@ -187,19 +198,41 @@ class Applier:
                     time.sleep(HELP_POLL_S)
         return [parts[shard] for shard in range(shards)]
 
+    def _with_failures(self, before: Manifest, batch: Sequence[Pending]) -> dict[str, object]:
+        """The failures of the manifest after ``before``; what failed is copied out of the log first."""
+        failed = [one for one in batch if one.error is not None]
+        if not failed:
+            return {}
+        kept = self._kept.keep(Receipt(one.position, one.place) for one in failed)
+        failures = [
+            Failure(position=one.position, place=one.place, places=one.places, reason=one.error, kept=kept)
+            for one in failed
+            if one.error is not None
+        ]
+        inline, pages = self._failures.added(before, failures)
+        return {"failures": inline, "failure_pages": pages}
+
+    def _log_failures(self, batch: Sequence[Pending]) -> None:
+        failed = [one for one in batch if one.error is not None]
+        if failed:
+            log.error(
+                "mutations failed",
+                index=self._record.id,
+                count=len(failed),
+                first=(failed[0].position, failed[0].place),
+                error=failed[0].error,
+            )
+
     def _after(
         self,
         before: Manifest,
         batch: Sequence[Pending],
         parts: Sequence[Part],
         nbytes: int,
-        results: Sequence[MutationResult],
     ) -> Manifest:
         """The manifest after ``before``."""
         last = batch[-1].position
-        received = sum(
-            one.mutation.rows for one in batch if one.changeset and one.changeset.vectors is not None
-        )
+        received = sum(one.rows for one in batch if one.changeset and one.changeset.vectors is not None)
         vector_bytes = received * 4 * self._record.dimensions
         return Manifest(
             version=before.version + 1,
@@ -209,7 +242,8 @@ class Applier:
             applied_through=last,
             applied_places=sum(one.position == last for one in batch),
             shards=tuple(ShardState(segments=part.segments) for part in parts),
-            failures=before.failures + _failures(results),
+            failures=before.failures,
+            failure_pages=before.failure_pages,
             totals=before.totals + Totals(vector_bytes=vector_bytes, applied_bytes=nbytes),
             newest_by=_newest_by(before, batch),
         )
@@ -219,16 +253,8 @@ def _newest_by(before: Manifest, batch: Sequence[Pending]) -> tuple[NewestBy, ..
     """Each token's newest mutation after a batch, those of the latest writers."""
     newest = {one.by: one for one in before.newest_by}
     for one in batch:
-        by = one.mutation.by
+        by = None if one.mutation is None else one.mutation.by
         if by is not None and not one.duplicate:
             newest.pop(by, None)
             newest[by] = NewestBy(by=by, position=one.position, place=one.place)
     return tuple(newest.values())[-NEWEST_BY_KEPT:]
-
-
-def _failures(results: Sequence[MutationResult]) -> tuple[Failure, ...]:
-    return tuple(
-        Failure(position=result.position, place=result.place, reason=result.error)
-        for result in results
-        if result.error is not None
-    )

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
-
-import structlog
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 from upwell.catalog.record import IndexRecord
 from upwell.changeset import Changeset
 from upwell.clock import Clock
 from upwell.errors import Corrupt, NotFound
+from upwell.failpoint import Step, reached
 from upwell.log.entry import Entry, Mutation
 from upwell.log.reader import LogReader
-from upwell.log.receipt import Receipt
+from upwell.log.receipt import PLACES_MAX, Receipt
 from upwell.log.request import Requests
 from upwell.store import Store
 
-log = structlog.get_logger()
+#: Mutations that were found to break whoever applies them, and how.
+Broken = Mapping[Receipt, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +31,14 @@ class BatchLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pending:
-    """A mutation to be applied: its rows, or (``changeset`` None) why it cannot be, or that it is one that the log holds twice."""
+    """A mutation to be applied: its rows, or (``changeset`` None) why it cannot be, or that it is one that the log holds twice.
+
+    Without ``mutation`` it stands for all mutations of an entry that cannot be read, however many these are.
+    """
 
     position: int
     place: int
-    mutation: Mutation
+    mutation: Mutation | None
     changeset: Changeset | None
     error: str | None = None
     #: Its request is in the log twice, and the other one is the one that counts. Nobody was ever given this one's id.
@@ -44,7 +47,17 @@ class Pending:
     @property
     def is_left_out(self) -> bool:
         """Does it bring no rows that its entry has?"""
-        return self.changeset is None and not self.mutation.operation.names_property
+        return self.changeset is None and not (self.mutation and self.mutation.operation.names_property)
+
+    @property
+    def rows(self) -> int:
+        """How many it has, whether they count or not."""
+        return 0 if self.mutation is None else self.mutation.rows
+
+    @property
+    def places(self) -> int:
+        """How many places of its entry it stands for."""
+        return PLACES_MAX if self.mutation is None else 1
 
 
 class BatchReader:
@@ -57,15 +70,21 @@ class BatchReader:
         self._log = LogReader(store, record.folder)
         self._requests = Requests(store, record.folder, clock)
 
-    def next(self, applied_through: int) -> list[Pending]:
-        """The mutations after ``applied_through``; none if there are none."""
+    def next(self, applied_through: int, broken: Broken | None = None) -> list[Pending]:
+        """The mutations after ``applied_through``; none if there are none.
+
+        With ``broken`` those of the next entry alone, and of them all but the ones that ``broken`` gives a reason for.
+        """
+        if broken is not None:
+            exists = self._log.exists(applied_through + 1)
+            return self._read_entry(applied_through + 1, broken) if exists else []
         batch: list[Pending] = []
         vectors = nbytes = 0
         position = applied_through
         while self._log.exists(position + 1):
             position += 1
             taken = self._read_entry(position)
-            vectors += sum(one.mutation.rows for one in taken)
+            vectors += sum(one.rows for one in taken)
             nbytes += sum(one.changeset.nbytes for one in taken if one.changeset is not None)
             full = (
                 vectors > self._limits.vectors_max
@@ -89,42 +108,54 @@ class BatchReader:
         here = {(one.position, one.place) for one in batch if one.is_left_out}
         return batch if here == set(left_out) else None
 
-    def _read_entry(self, position: int) -> list[Pending]:
-        entry = self._log.read(position)
-        return [self._read_mutation(entry, place) for place in range(len(entry.mutations))]
-
-    def _read_mutation(self, entry: Entry, place: int) -> Pending:
-        """One mutation, or the reason why it can never be applied: that becomes its result, and the next ones go on."""
-        changeset: Changeset | None = None
-        error: str | None = None
-        mutation = entry.mutations[place]
+    def _read_entry(self, position: int, broken: Broken | None = None) -> list[Pending]:
         try:
-            changeset = entry.changeset(place, self._store.read)
-            dimensions = None if changeset.vectors is None else changeset.vectors.shape[1]
-            if dimensions not in (None, self._record.dimensions):
-                error = f"the mutation has {dimensions} dimensions, the index has {self._record.dimensions}"
-            # Only now: a copy whose bytes are gone must not become the one that counts.
-            if mutation.request is not None and error is None:
-                receipt = Receipt(entry.position, place)
-                if self._requests.settle(mutation.request, receipt).receipt != receipt:
-                    return Pending(
-                        position=entry.position,
-                        place=place,
-                        mutation=mutation,
-                        changeset=None,
-                        duplicate=True,
-                    )
-        except (Corrupt, NotFound) as damage:
-            # NotFound: a payload that was swept, so its entry came too late to be acknowledged.
-            error = str(damage)
-        if error is not None:
-            log.error(
-                "mutation failed", index=self._record.id, position=entry.position, place=place, error=error
-            )
-        return Pending(
+            entry = self._log.read(position)
+        except Corrupt as damage:
+            # What it held was acknowledged and is lost to us. It is said, of whichever mutation of it one asks for.
+            error = f"its log entry is damaged: {damage}"
+            return [Pending(position=position, place=0, mutation=None, changeset=None, error=error)]
+        reasons = broken or {}
+        return [
+            self._read_mutation(entry, place, reasons.get(Receipt(position, place)))
+            for place in range(len(entry.mutations))
+        ]
+
+    def _read_mutation(self, entry: Entry, place: int, broken: str | None) -> Pending:
+        """One mutation, or the reason why it can never be applied: that becomes its result, and the next ones go on."""
+        one = Pending(
             position=entry.position,
             place=place,
-            mutation=mutation,
-            changeset=changeset if error is None else None,
-            error=error,
+            mutation=entry.mutations[place],
+            changeset=None,
+            error=broken,
         )
+        return self._with_rows(one, entry) if broken is None else one
+
+    def _with_rows(self, one: Pending, entry: Entry) -> Pending:
+        try:
+            changeset = entry.changeset(one.place, self._store.read)
+            reached(Step.APPLY_MUTATION, changeset.ids[0] if len(changeset) else "")
+            error = self._unsuitable(changeset)
+            # Only now: a copy whose bytes are gone must not become the one that counts.
+            if error is None and self._is_duplicate(one):
+                return replace(one, duplicate=True)
+        except (Corrupt, NotFound) as damage:
+            # NotFound: a payload that was swept, so its entry came too late to be acknowledged.
+            return replace(one, error=str(damage))
+        return replace(one, changeset=changeset) if error is None else replace(one, error=error)
+
+    def _is_duplicate(self, one: Pending) -> bool:
+        """Did its request become another mutation? Decides it, if nobody has."""
+        request = None if one.mutation is None else one.mutation.request
+        if request is None:
+            return False
+        receipt = Receipt(one.position, one.place)
+        return self._requests.settle(request, receipt).receipt != receipt
+
+    def _unsuitable(self, changeset: Changeset) -> str | None:
+        """Why a changeset cannot be this index's; None if it can."""
+        dimensions = None if changeset.vectors is None else changeset.vectors.shape[1]
+        if dimensions in (None, self._record.dimensions):
+            return None
+        return f"the mutation has {dimensions} dimensions, the index has {self._record.dimensions}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from upwell.changeset import Operation
+from upwell.changeset import Changeset, Operation
 from upwell.manifest.state import DeclaredIndex
 from upwell.properties import MetadataIndex
 from upwell.shard.batch import Pending
@@ -19,7 +19,7 @@ def declare(
     declared = {one.index.property: one for one in before}
     marked = []
     for one in batch:
-        error = None if one.changeset is None else _apply(declared, one, one.changeset.metadata_index, most)
+        error = None if one.changeset is None else _apply(declared, one, one.changeset, most)
         marked.append(one if error is None else replace(one, changeset=None, error=error))
     return tuple(declared.values()), marked
 
@@ -36,13 +36,12 @@ def refusal(declared: Sequence[MetadataIndex], wanted: MetadataIndex, most: int)
     return None
 
 
-def _apply(
-    declared: dict[str, DeclaredIndex], one: Pending, about: MetadataIndex | None, most: int
-) -> str | None:
+def _apply(declared: dict[str, DeclaredIndex], one: Pending, changeset: Changeset, most: int) -> str | None:
     """Apply one mutation; returns the reason if it cannot be applied."""
+    about = changeset.metadata_index
     if about is None:
         return None
-    if one.mutation.operation is Operation.DELETE_METADATA_INDEX:
+    if changeset.operation is Operation.DELETE_METADATA_INDEX:
         declared.pop(about.property, None)
         return None
     reason = refusal([other.index for other in declared.values()], about, most)

@@ -16,7 +16,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from upwell.catalog.record import IndexRecord
-from upwell.format import Kind, pack, unpack
+from upwell.failpoint import Step, reached
+from upwell.format import Kind, pack
 from upwell.ids import new_identity
 from upwell.manifest import DeletionRef, SegmentRef
 from upwell.shard.deletions import Mask, encode_deletions
@@ -26,7 +27,7 @@ from upwell.shard.resolve import Counts, ShardChange
 from upwell.shard.rows import SegmentRows, concat_rows
 from upwell.shard.segment import encode_segment
 from upwell.shard.view import LiveSegment, segment_key
-from upwell.store import Store
+from upwell.store import Store, create_own, read_object
 from upwell.streamed import nbytes_of
 
 
@@ -108,7 +109,8 @@ class PartWriter:
         encoded = encode_segment(
             new_identity(), rows, self._record.metric, self._record.key_scope, properties=properties
         )
-        self._store.create(segment_key(self._record.folder, encoded.ref.id), *encoded.parts)
+        create_own(self._store, segment_key(self._record.folder, encoded.ref.id), *encoded.parts)
+        reached(Step.SEGMENT_WRITTEN)
         return encoded.ref
 
     def publish(self, part: Part, token: str, shard: int) -> None:
@@ -118,16 +120,19 @@ class PartWriter:
             "counts": part.counts.tolist(),
             "nbytes": part.nbytes,
         }
-        self._store.create(part_key(self._record.folder, token, shard), *pack(Kind.PART, meta))
+        create_own(self._store, part_key(self._record.folder, token, shard), *pack(Kind.PART, meta))
+        reached(Step.PART_PUBLISHED)
 
     def published(self, token: str, shard: int) -> Part | None:
         """A part that a helper has written; None if it is not there yet."""
         key = part_key(self._record.folder, token, shard)
         if not self._store.exists(key):
             return None
-        meta = unpack(self._store.read(key), Kind.PART).meta
-        segments = tuple(SegmentRef.model_validate(fields) for fields in meta["segments"])
-        return Part(segments, np.array(meta["counts"], np.int64), meta["nbytes"])
+        box = read_object(self._store, key, Kind.PART)
+        with box.understood():
+            meta = box.meta
+            segments = tuple(SegmentRef.model_validate(fields) for fields in meta["segments"])
+            return Part(segments, np.array(meta["counts"], np.int64), meta["nbytes"])
 
 
 class DeletionsWriter:
@@ -161,7 +166,8 @@ class DeletionsWriter:
         if not self._masks:
             return 0
         parts = encode_deletions(self._masks)
-        store.create(self._key, *parts)
+        create_own(store, self._key, *parts)
+        reached(Step.DELETIONS_WRITTEN)
         return nbytes_of(parts)
 
 

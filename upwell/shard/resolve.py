@@ -201,6 +201,15 @@ def _rows_written(batch: Sequence[Pending]) -> SegmentRows:
 
 def _result(one: Pending, counted: list[int]) -> MutationResult:
     mutation = one.mutation
+    if mutation is None:
+        return MutationResult(
+            position=one.position,
+            place=one.place,
+            operation=None,
+            accepted_at=None,
+            received=0,
+            error=one.error,
+        )
     return MutationResult(
         position=one.position,
         place=one.place,

@@ -1,0 +1,36 @@
+"""How often an index's batch was begun since one was last finished: how a mutation is noticed that breaks whoever applies it.
+
+A worker that dies leaves its try counted; one that finds out what is wrong, or finishes, forgets them. Only a hint of where to look:
+what fails is decided by trying it (workers/poison.py), so a wipe costs a few more tries and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import cast
+
+from arq.connections import ArqRedis
+
+from upwell.doorbell.keys import TRIES_TTL_S, tries_key
+
+# KEYS tries   ARGV ttl s. What is no number is not ours, and counting begins anew.
+_COUNT = """
+local count = redis.pcall('INCR', KEYS[1])
+if type(count) ~= 'number' then
+  redis.call('SET', KEYS[1], '1')
+  count = 1
+end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+return count
+"""
+
+
+async def count_try(redis: ArqRedis, index_id: str) -> int:
+    """An index's batches are begun; returns how many times they were since the last that came to an end, this one included."""
+    call = redis.eval(_COUNT, 1, tries_key(index_id), str(TRIES_TTL_S))
+    return int(await cast(Awaitable[int], call))
+
+
+async def forget_tries(redis: ArqRedis, index_id: str) -> None:
+    """A batch was finished, or it is known why it was not."""
+    await redis.delete(tries_key(index_id))

@@ -1,0 +1,159 @@
+"""Trying out the next log entry of an index in a process of its own, which may break without harm to anybody.
+
+The trial does all that a drain does, on a store that reads like the real one and keeps nothing of what is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import structlog
+from setproctitle import setproctitle
+
+from upwell import failpoint
+from upwell.children import die_with_parent
+from upwell.clock import SystemClock
+from upwell.engine import Engine
+from upwell.errors import UpwellError
+from upwell.settings import Settings
+from upwell.shard.batch import Broken
+from upwell.store import Store, open_store
+from upwell.streamed import Part, chunks_of
+
+log = structlog.get_logger()
+
+#: A process that dies may have been killed for no fault of the mutation's: so often it must die to prove one.
+DEATHS_MIN = 3
+TRIAL_TIMEOUT_S = 300.0
+REASON_CHARACTERS_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetfulStore:
+    """Reads from a store, and forgets what it is told to write or to delete."""
+
+    real: Store
+
+    def create(self, key: str, *parts: Part) -> None:  # noqa: ARG002  it is a Store's
+        for part in parts:
+            for _ in chunks_of(part):
+                pass
+
+    def confirm(self, key: str) -> None:
+        pass
+
+    def read(self, key: str) -> memoryview:
+        return self.real.read(key)
+
+    def exists(self, key: str) -> bool:
+        return self.real.exists(key)
+
+    def size_bytes(self, key: str) -> int:
+        return self.real.size_bytes(key)
+
+    def list(self, folder: str, *, after: str = "") -> Iterator[str]:
+        return self.real.list(folder, after=after)
+
+    def delete(self, key: str) -> None:
+        pass
+
+    def delete_folder(self, folder: str) -> None:
+        pass
+
+
+class Trials:
+    """One index's trials. Use as an async context manager."""
+
+    def __init__(self, settings: Settings, index_id: str, timeout_s: float = TRIAL_TIMEOUT_S) -> None:
+        self._settings = settings
+        self._index_id = index_id
+        self._timeout_s = timeout_s
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+
+    async def breaks(self, broken: Broken | None) -> str | None:
+        """Why the next entry cannot be applied even without the mutations of ``broken``, or (None) the next batch; None if it can.
+
+        Raises Unavailable or Corrupt: then the store or the index itself is not what a trial needs, and nothing is proved.
+        """
+        reason: str | None = None
+        for _ in range(DEATHS_MIN):
+            try:
+                reason = await self._once(broken)
+                break
+            except BrokenProcessPool:
+                reason = f"a process that applied it died, {DEATHS_MIN} times out of {DEATHS_MIN}"
+            except TimeoutError:
+                reason = f"applying it took longer than {self._timeout_s:g} s, {DEATHS_MIN} times out of {DEATHS_MIN}"
+            self._pool = None
+        if reason is not None:
+            log.warning("trial broke", index=self._index_id, reason=reason)
+        return reason
+
+    async def _once(self, broken: Broken | None) -> str | None:
+        loop = asyncio.get_running_loop()
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                1,
+                multiprocessing.get_context("spawn"),
+                initializer=_begin,
+                initargs=(os.getpid(), self._settings),
+            )
+        child = await loop.run_in_executor(self._pool, os.getpid)
+        answer = loop.run_in_executor(self._pool, _try, self._index_id, broken)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await asyncio.shield(answer)
+        except (TimeoutError, asyncio.CancelledError):
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            with suppress(BrokenProcessPool):
+                await answer
+            raise
+
+
+#: In the child: what trials are made with.
+_engine: Engine | None = None
+
+
+def _begin(worker: int, settings: Settings) -> None:
+    """In a new process: end with the worker, leave Ctrl-C to it, and open the store."""
+    global _engine  # noqa: PLW0603  a process of a pool has nowhere else to keep it
+    die_with_parent(worker)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    setproctitle("upwell trial")
+    # The worker says what comes of it.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    failpoint.leave_nothing_to_chance()
+    _engine = Engine(ForgetfulStore(open_store(settings.store, settings.data)), settings, SystemClock())
+
+
+def _try(index_id: str, broken: Broken | None) -> str | None:
+    """Apply the next entry or batch, without a trace; returns what went wrong. Raises Unavailable or Corrupt."""
+    assert _engine is not None
+    try:
+        _engine.apply_batch(index_id, lambda: True, broken=broken)
+    except UpwellError:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever it is, it is what is looked for
+        return f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
+    return None
