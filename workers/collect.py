@@ -14,8 +14,10 @@ import structlog
 from arq.connections import ArqRedis
 
 from upwell.doorbell.keys import collected_key
+from upwell.doorbell.lease import mark
 from upwell.errors import UpwellError
 from workers.engine import Drainable
+from workers.hold import past_refusals
 
 log = structlog.get_logger()
 
@@ -36,7 +38,8 @@ class Collecting:
         while True:
             await asyncio.sleep(self._interval_s * random.uniform(0.75, 1.25))  # noqa: S311  jitter needs no secrecy
             try:
-                await self.once(redis)
+                with past_refusals("collecting garbage"):
+                    await self.once(redis)
             except UpwellError as error:
                 log.error("garbage not collected", error=str(error))
 
@@ -44,8 +47,7 @@ class Collecting:
         """One pass over all indexes."""
         loop = asyncio.get_running_loop()
         for index_id in await loop.run_in_executor(self._executor, self._engine.live_indexes):
-            mark_ms = max(1, int(self._interval_s * 500))
-            if await redis.set(collected_key(index_id), "1", nx=True, px=mark_ms):
+            if await mark(redis, collected_key(index_id), self._interval_s / 2):
                 done = await loop.run_in_executor(self._executor, self._engine.collect_garbage, index_id)
                 if done:
                     log.info("garbage collected", index=index_id, **asdict(done))

@@ -24,10 +24,11 @@ from redis.exceptions import RedisError
 from upwell.doorbell.lease import Lease, Released, enqueue_compaction, enqueue_drain
 from upwell.doorbell.notices import Notice, publish
 from upwell.errors import Corrupt, Fenced, Unavailable, UpwellError
+from upwell.failpoint import Step, reached
 from upwell.settings import Settings
 from upwell.shard.compact import Compacted
 from workers.engine import Drainable
-from workers.hold import Hold, on_loop, renewed
+from workers.hold import Hold, on_loop, past_refusals, renewed
 
 log = structlog.get_logger()
 
@@ -68,7 +69,8 @@ class Compacting:
         while True:
             await asyncio.sleep(self._settings.sweep_interval_s * random.uniform(0.75, 1.25))  # noqa: S311  jitter
             try:
-                await self.ask(redis)
+                with past_refusals("looking for segments to merge"):
+                    await self.ask(redis)
             except UpwellError as error:
                 log.error("compactions not looked for", error=str(error))
 
@@ -78,7 +80,7 @@ class Compacting:
             self._looks, lambda: list(self._engine.compactions_due())
         )
         for index_id, shard in due:
-            await enqueue_compaction(redis, index_id, shard)
+            await enqueue_compaction(redis, index_id, shard, self._settings.lease_ttl_s)
 
     async def compact(self, redis: ArqRedis, index_id: str, shard: int) -> None:
         """Merge what is due in a shard, unless somebody else does. With Redis gone it ends; the next look finds what is left."""
@@ -93,6 +95,7 @@ class Compacting:
         if not await lease.claim():
             return
         try:
+            reached(Step.COMPACT_LEASED)
             async with renewed(lease, ttl_s / 3) as hold:
                 while not self.stopping and hold.ours:
                     done = await self._merge(redis, index_id, shard, hold)
@@ -137,6 +140,9 @@ class Compacting:
                 while not await lease.claim():  # noqa: ASYNC110  it is another process that gives it up
                     await asyncio.sleep(TURN_POLL_S)
         except (RedisError, OSError, TimeoutError):
+            # It may have been given to us all the same, and we were not told.
+            with contextlib.suppress(RedisError, OSError):
+                await lease.drop()
             return None
         return lease
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import structlog
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from upwell.doorbell.ending import end
 from upwell.doorbell.lease import Lease
@@ -45,20 +45,41 @@ class Hold:
             log.debug("hint not delivered", error=str(error))
 
 
+@contextlib.contextmanager
+def past_refusals(doing: str) -> Iterator[None]:
+    """Go on with something else where Redis answers, and refuses: a right that is missing, memory that is full, a key of another
+    kind. What is done now and then must not end the drains beside it; it is done again in a while."""
+    try:
+        yield
+    except ReadOnlyError:
+        raise  # a new connection may lead to a server that takes writes
+    except ResponseError as error:
+        log.error("refused by redis", doing=doing, error=str(error))
+
+
 @contextlib.asynccontextmanager
 async def renewed(lease: Lease, every_s: float) -> AsyncIterator[Hold]:
-    """Renew the lease as long as the block runs."""
+    """Renew the lease as long as the block runs. One that cannot be renewed is ours until its time is over: a connection that was
+    cut costs no work."""
     hold = Hold()
+    loop = asyncio.get_running_loop()
 
     async def renew() -> None:
+        ours_until = loop.time() + lease.ttl_s
+        pause_s = every_s
         while hold.ours:
-            await asyncio.sleep(every_s)
+            await asyncio.sleep(pause_s)
+            asked = loop.time()
             try:
-                renewed = await lease.renew()
-            except (RedisError, OSError):
-                renewed = False
-            if not renewed:
-                hold.ours = False
+                # Half its time: enough for a server that is far away, and leaves some for another try.
+                async with asyncio.timeout(lease.ttl_s / 2):
+                    hold.ours = await lease.renew()
+            except (RedisError, OSError) as error:
+                log.debug("lease not renewed", error=str(error))
+                hold.ours = loop.time() < ours_until
+                pause_s = every_s / 4
+            else:
+                ours_until, pause_s = asked + lease.ttl_s, every_s
 
     task = asyncio.create_task(renew(), name="lease")
     try:

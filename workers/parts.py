@@ -14,7 +14,9 @@ import structlog
 from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
+from upwell.doorbell.jobs import enqueue
 from upwell.doorbell.keys import CLAIM_TTL_S, DRAIN_QUEUE, HELP_JOB, claim_key, help_job_id
+from upwell.doorbell.lease import mark
 from upwell.errors import UpwellError
 from upwell.shard.part import PartTask
 from workers.engine import Drainable
@@ -45,7 +47,7 @@ class Claims:
         """Is this part ours?"""
         key = claim_key(self._index_id, token, shard)
         try:
-            return bool(on_loop(self._loop, self._set(key), CALL_S))
+            return on_loop(self._loop, mark(self._redis, key, CLAIM_TTL_S), CALL_S)
         except (RedisError, OSError, TimeoutError):
             return True
 
@@ -53,12 +55,7 @@ class Claims:
         fields = task.model_dump(mode="json")
         for number in range(jobs):
             name = help_job_id(self._index_id, task.token, number)
-            await self._redis.enqueue_job(
-                HELP_JOB, self._index_id, fields, _job_id=name, _queue_name=DRAIN_QUEUE
-            )
-
-    async def _set(self, key: str) -> Any:
-        return await self._redis.set(key, "1", nx=True, px=CLAIM_TTL_S * 1000)
+            await enqueue(self._redis, HELP_JOB, self._index_id, fields, job_id=name, queue=DRAIN_QUEUE)
 
 
 class Helping:

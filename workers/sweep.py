@@ -13,10 +13,11 @@ from concurrent.futures import Executor
 import structlog
 from arq.connections import ArqRedis
 
-from upwell.doorbell.keys import lease_key, swept_key
-from upwell.doorbell.lease import begin_generation, drain_waits, enqueue_drain
+from upwell.doorbell.keys import swept_key
+from upwell.doorbell.lease import begin_generation, drain_waits, enqueue_drain, is_drained, mark
 from upwell.errors import UpwellError
 from workers.engine import Drainable
+from workers.hold import past_refusals
 
 log = structlog.get_logger()
 
@@ -24,19 +25,22 @@ log = structlog.get_logger()
 class Sweep:
     """One worker's sweep."""
 
-    def __init__(self, engine: Drainable, executor: Executor, interval_s: float) -> None:
+    def __init__(self, engine: Drainable, executor: Executor, interval_s: float, lease_ttl_s: float) -> None:
         self._engine = engine
         self._executor = executor
         self._interval_s = interval_s
+        self._lease_ttl_s = lease_ttl_s
         #: Indexes that had a backlog, no holder and no job that waits its turn, at the last look: a bell may just be ringing.
         self._suspects: frozenset[str] = frozenset()
 
     async def run(self, redis: ArqRedis) -> None:
         """Sweep until cancelled, or until Redis goes away (RedisError, OSError)."""
         # What a worker finds when it starts has waited long enough.
-        self._suspects = frozenset(await self._unattended(redis))
+        with past_refusals("sweeping"):
+            self._suspects = frozenset(await self._unattended(redis))
         while True:
-            await self.once(redis)
+            with past_refusals("sweeping"):
+                await self.once(redis)
             await asyncio.sleep(self._interval_s * random.uniform(0.75, 1.25))  # noqa: S311  jitter needs no secrecy
 
     async def once(self, redis: ArqRedis) -> int:
@@ -44,8 +48,7 @@ class Sweep:
         unattended = frozenset(await self._unattended(redis))
         rung = 0
         for index_id in unattended & self._suspects:
-            mark_ms = max(1, int(self._interval_s * 1000))
-            if await redis.set(swept_key(index_id), "1", nx=True, px=mark_ms):
+            if await mark(redis, swept_key(index_id), self._interval_s):
                 # A job of this generation may be stuck behind a dead worker's in-progress key.
                 await begin_generation(redis, index_id)
                 await enqueue_drain(redis, index_id)
@@ -65,5 +68,6 @@ class Sweep:
         return [
             index_id
             for index_id in backlogged
-            if not await redis.exists(lease_key(index_id)) and not await drain_waits(redis, index_id)
+            if not await is_drained(redis, index_id, self._lease_ttl_s)
+            and not await drain_waits(redis, index_id)
         ]

@@ -28,10 +28,11 @@ from upwell.clock import Clock
 from upwell.doorbell.ending import end
 from upwell.doorbell.lease import Lease
 from upwell.errors import Fenced, NotFound, UpwellError
+from upwell.failpoint import Step, reached
 from upwell.settings import Settings
 from upwell.webhook import Delivery, Message
 from workers.engine import Drainable
-from workers.hold import Hold, renewed
+from workers.hold import Hold, past_refusals, renewed
 from workers.post import Answer, Post
 
 T = TypeVar("T")
@@ -77,7 +78,8 @@ class Courier:
         """Deliver until cancelled."""
         try:
             while True:
-                await self.once(redis)
+                with past_refusals("looking for webhooks"):
+                    await self.once(redis)
                 wait_s = self._settings.sweep_interval_s * random.uniform(0.75, 1.25)  # noqa: S311  jitter
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait_s):
@@ -173,6 +175,7 @@ class Courier:
                 if self.stopping or not hold.ours or not await self._look(delivery.is_wanted):
                     return False
                 answer = await post.send(delivery.webhook, message)
+                reached(Step.WEBHOOK_SENT)
                 if not self._settle(delivery, message, answer):
                     return False
                 if delivery.must_be_saved:

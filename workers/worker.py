@@ -11,6 +11,8 @@ arq's known traps and what is done about each:
     a job cancelled at shutdown leaves its thread running               drains end by themselves after the batch they are at
     a health check key each hour                                        each HEALTH_S
     one timeout for all functions, the longest of them                  compactions have a queue and an arq worker of their own
+    a job's place in the queue is its enqueuer's clock, ahead or not    upwell/doorbell/jobs.py
+    what it cannot read in a queue (of another kind, no text) ends it   the queues are forgotten; the sweep finds what they held
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from redis.exceptions import RedisError
 from upwell.clock import Clock
 from upwell.doorbell.connection import connect, deserialize, serialize
 from upwell.doorbell.ending import end
-from upwell.doorbell.keys import COMPACTION_JOB, COMPACTION_QUEUE, DRAIN_JOB, DRAIN_QUEUE, HELP_JOB
+from upwell.doorbell.keys import COMPACTION_JOB, COMPACTION_QUEUE, DRAIN_JOB, DRAIN_QUEUE, HELP_JOB, PERMANENT
 from upwell.errors import UpwellError
 from upwell.settings import Settings
 from workers.collect import Collecting
@@ -57,6 +59,8 @@ HEALTH_S = 15
 FINISH_S = 8.0
 RETRY_S = 0.1
 RETRY_MAX_S = 2.0
+#: How Redis begins what it says of a key that holds a value of another kind.
+WRONG_KIND = "WRONGTYPE"
 
 
 class WorkerProcess:
@@ -72,7 +76,7 @@ class WorkerProcess:
         self._helping = Helping(engine, self._executor)
         self._merges = compacting_threads(settings.compaction_jobs)
         self._compacting = Compacting(engine, settings, self._looks, self._merges)
-        self._sweep = Sweep(engine, self._looks, settings.sweep_interval_s)
+        self._sweep = Sweep(engine, self._looks, settings.sweep_interval_s, settings.lease_ttl_s)
         # A thread of its own: what there is to collect may take a while to look through, and sweeps must not wait for it.
         self._collects = ThreadPoolExecutor(1, thread_name_prefix="collect")
         self._collecting = Collecting(engine, self._collects, settings.grace_s)
@@ -104,6 +108,8 @@ class WorkerProcess:
                     error=repr(error),
                     exc_info=not expected,
                 )
+                if not expected or str(error).startswith(WRONG_KIND):
+                    await self._forget_queues()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s * random.uniform(0.5, 1)):  # noqa: S311  jitter
                         await self._stop.wait()
@@ -136,6 +142,12 @@ class WorkerProcess:
             with contextlib.suppress(RedisError, OSError):
                 await redis.delete(worker.health_check_key, merger.health_check_key)
             await redis.aclose(close_connection_pool=True)
+
+    async def _forget_queues(self) -> None:
+        """Delete the queues: something in them may be what arq cannot read, now or ever. What they held is found by the sweep."""
+        with contextlib.suppress(RedisError, OSError):
+            async with connect(self._redis_url) as redis:
+                await redis.delete(*PERMANENT)
 
     def _drain_worker(self, redis: Any) -> Worker:
         async def drain(_context: dict[str, Any], index_id: str) -> None:

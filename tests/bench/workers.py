@@ -58,9 +58,10 @@ BAR = 1.7
 #: The worker that makes small segments takes two bodies to a commit: 5,000 rows a segment, too many to be folded into the next.
 #: A worker is held to one job at a time, and so to one core: by itself it would use several for several shards or indexes.
 ONE_JOB = {"UPWELL_WORKER_JOBS": "1"}
-SMALL_COMMITS = {"UPWELL_BATCH_VECTORS_MAX": str(2 * BODY_LINES)}
-#: How long leases are kept at most, should nobody drop them.
+#: How long leases are kept at most, should nobody drop them. Workers are told, and believe in leases of that length.
 HELD_S = 3600.0
+HELD = {"UPWELL_LEASE_TTL_S": str(HELD_S)}
+SMALL_COMMITS = {"UPWELL_BATCH_VECTORS_MAX": str(2 * BODY_LINES)}
 #: How long workers are left alone before the clock starts.
 CALM_S = 2.0
 #: Other programs are waited for, so long and until they take no more than this.
@@ -122,7 +123,7 @@ class Round:
             if shard is None:
                 await enqueue_drain(self._redis, index_id)
             else:
-                await enqueue_compaction(self._redis, index_id, shard)
+                await enqueue_compaction(self._redis, index_id, shard, HELD_S)
         return clock
 
     async def close(self) -> None:
@@ -177,7 +178,7 @@ async def quiet() -> None:
 @contextlib.asynccontextmanager
 async def fresh_round() -> AsyncIterator[tuple[Round, Service, Calls]]:
     """A front end without workers, on fresh data."""
-    with Service({"UPWELL_TOKEN": TOKEN, "UPWELL_SHARDS": str(SHARDS), **ONE_JOB}) as service:
+    with Service({"UPWELL_TOKEN": TOKEN, "UPWELL_SHARDS": str(SHARDS), **ONE_JOB, **HELD}) as service:
         api = service.start_api()
         async with connected(api.url) as calls, asyncio.timeout(WORK_S):
             one = Round(service, calls)

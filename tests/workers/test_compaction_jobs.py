@@ -87,7 +87,7 @@ async def test_what_is_due_is_asked_for_once(
     names = [name.decode().split(":")[:3] for name in await redis.zrange(COMPACTION_QUEUE, 0, -1)]
     assert sorted(names) == [["compact", "a", "0"], ["compact", "a", "2"]]
     await redis.set(compaction_lease_key("b", 0), "somebody", px=60_000)
-    assert not await enqueue_compaction(redis, "b", 0)
+    assert not await enqueue_compaction(redis, "b", 0, 60)
 
 
 async def test_a_shard_is_merged_until_nothing_is_due_and_by_one_worker(

@@ -16,6 +16,7 @@ from upwell.errors import Unavailable
 from workers.sweep import Sweep
 
 BRIEF_S = 0.001  # the mark that keeps sweeps from doing the same work is gone by the next look
+LEASE_S = 30.0
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ async def look(sweep: Sweep, redis: ArqRedis, times: int) -> int:
 async def test_a_backlog_without_a_job_is_rung_for_at_the_second_look(
     engine: FakeEngine, executor: ThreadPoolExecutor, redis: ArqRedis, server: ValkeyServer
 ) -> None:
-    sweep = Sweep(engine, executor, BRIEF_S)
+    sweep = Sweep(engine, executor, BRIEF_S, LEASE_S)
     assert await sweep.once(redis) == 0, "a bell may just be ringing"
     assert await sweep.once(redis) == 1
     assert len(server.queued()) == 1
@@ -47,17 +48,17 @@ async def test_a_backlog_without_a_job_is_rung_for_at_the_second_look(
 async def test_an_index_without_backlog_or_with_a_holder_is_left_alone(
     engine: FakeEngine, executor: ThreadPoolExecutor, redis: ArqRedis, server: ValkeyServer
 ) -> None:
-    await Lease(redis, "a1", 30).acquire()
+    await Lease(redis, "a1", LEASE_S).acquire()
     engine.append("b2")
     engine.apply_batch("b2", lambda: True, lambda _: None)
-    assert await look(Sweep(engine, executor, BRIEF_S), redis, 5) == 0
+    assert await look(Sweep(engine, executor, BRIEF_S, LEASE_S), redis, 5) == 0
     assert server.queued() == []
 
 
 async def test_two_workers_do_not_both_see_to_an_index(
     engine: FakeEngine, executor: ThreadPoolExecutor, redis: ArqRedis, server: ValkeyServer
 ) -> None:
-    sweeps = [Sweep(engine, executor, 30) for _ in range(3)]
+    sweeps = [Sweep(engine, executor, 30, LEASE_S) for _ in range(3)]
     for _ in range(3):
         for sweep in sweeps:
             await sweep.once(redis)
@@ -70,7 +71,7 @@ async def test_a_job_that_waits_for_its_turn_is_not_rung_for_again(
     """Else a queue longer than a sweep's interval would grow with every sweep, and the longer the faster."""
     await enqueue_drain(redis, "a1")
     waiting = server.queued()
-    await look(Sweep(engine, executor, BRIEF_S), redis, 10)
+    await look(Sweep(engine, executor, BRIEF_S, LEASE_S), redis, 10)
     assert server.queued() == waiting
 
 
@@ -81,7 +82,7 @@ async def test_a_dead_workers_job_is_not_waited_for(
     await enqueue_drain(redis, "a1")
     (dead,) = server.queued()
     await redis.set(f"arq:in-progress:{dead}", b"1", ex=900)
-    await look(Sweep(engine, executor, BRIEF_S), redis, 3)
+    await look(Sweep(engine, executor, BRIEF_S, LEASE_S), redis, 3)
     assert len(server.queued()) == 2, "one more, under another id, and no more than one"
 
 
@@ -92,7 +93,7 @@ async def test_a_worker_killed_in_the_middle_is_not_waited_for(
     (dead,) = server.queued()
     await redis.set(f"arq:in-progress:{dead}", b"1", ex=900)
     await begin_generation(redis, "a1")
-    await look(Sweep(engine, executor, BRIEF_S), redis, 3)
+    await look(Sweep(engine, executor, BRIEF_S, LEASE_S), redis, 3)
     assert len(server.queued()) == 2
 
 
@@ -103,7 +104,7 @@ async def test_a_job_whose_body_is_gone_is_made_anew(
     await enqueue_drain(redis, "a1")
     (name,) = server.queued()
     await redis.delete(f"arq:job:{name}")
-    await look(Sweep(engine, executor, BRIEF_S), redis, 3)
+    await look(Sweep(engine, executor, BRIEF_S, LEASE_S), redis, 3)
     assert any([await redis.exists(f"arq:job:{queued}") for queued in server.queued()])
 
 
@@ -113,7 +114,7 @@ async def test_a_store_that_is_away_does_not_end_the_sweep(
     def away() -> Iterator[str]:
         raise Unavailable("the store is away")
 
-    sweep = Sweep(engine, executor, BRIEF_S)
+    sweep = Sweep(engine, executor, BRIEF_S, LEASE_S)
     with monkeypatch.context() as patch:
         patch.setattr(engine, "backlogged", away)
         assert await look(sweep, redis, 2) == 0

@@ -71,5 +71,8 @@ class Bell:
                 self.failures += 1
                 if pause_s == RETRY_S:
                     log.warning("doorbell unreachable, will ring again", error=str(error))
+                # Its address may lead elsewhere by now; what we are connected to may have become a replica.
+                with contextlib.suppress(RedisError, OSError):
+                    await self._redis.connection_pool.disconnect()
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311  jitter needs no secrecy
                 pause_s = min(2 * pause_s, RETRY_MAX_S)

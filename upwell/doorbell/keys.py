@@ -5,6 +5,7 @@
     upwell:{index}:lease                   string  lease_ttl_s        the worker that drains the index: its token
     upwell:{index}:knock                   string  an hour            a drain that found the lease taken: look again
     upwell:{index}:applying                string  10 s               the drain: the position it is working towards
+    upwell:{index}:tries                   string  an hour            a drain: how many were begun since one came to an end
     upwell:{index}:compacts:{shard}        string  lease_ttl_s        the worker that merges segments of a shard: its token
     upwell:{index}:asked:{shard}           string  ASKED_TTL_S        a merge was enqueued a moment ago
     upwell:{index}:part:{token}:{shard}    string  CLAIM_TTL_S        the worker that writes a part of a batch: nobody else need
@@ -33,6 +34,7 @@ COMMITTED_CHANNEL = "upwell:committed"
 
 GENERATION_TTL_S = 7 * 24 * 3600
 KNOCK_TTL_S = 3600
+TRIES_TTL_S = 3600
 
 ASKED_TTL_S = 5
 CLAIM_TTL_S = 600
@@ -79,6 +81,11 @@ def tells_key(index_id: str, webhook: str) -> str:
 def applying_key(index_id: str) -> str:
     """How far the drain under way will get."""
     return f"upwell:{{{index_id}}}:applying"
+
+
+def tries_key(index_id: str) -> str:
+    """How many batches were begun since one came to an end."""
+    return f"upwell:{{{index_id}}}:tries"
 
 
 def swept_key(index_id: str) -> str:

@@ -22,6 +22,10 @@ Let an append finish at time A; its ring comes later. Claim: some drain reads th
 
 Tokens are random, the first one too: after FLUSHALL a counter, or a fixed beginning, would come back to ids that arq may still be
 running, and arq breaks when it meets one twice. (A wipe just between GET and enqueue can still do that; workers survive it.)
+
+A key that is not as we make keys (of another kind, or one that would live far longer than ours do: no time to live, or a server whose
+clock was set back) is taken for nobody's and replaced. So no key, however it came to be, stops an index for ever.
+
 What breaks the protocol (a worker killed with the lease, a wipe between two steps) leaves a backlog without a holder, and the
 sweep of every worker finds that by looking at the store. It leaves alone what waits its turn (``drain_waits``): ringing for that
 would make a long queue longer. tests/doorbell/ checks all this by running every interleaving.
@@ -36,7 +40,9 @@ from typing import cast
 
 from arq.connections import ArqRedis
 from arq.constants import in_progress_key_prefix, job_key_prefix
+from redis.exceptions import ResponseError
 
+from upwell.doorbell.jobs import enqueue
 from upwell.doorbell.keys import (
     ASKED_TTL_S,
     COMPACTION_JOB,
@@ -55,19 +61,36 @@ from upwell.doorbell.keys import (
     tells_key,
 )
 
+#: A lease or a mark that lives this much longer than those that we make is none of ours. Workers may differ in their settings.
+FOREIGN_S = 60.0
+
 # KEYS generation   ARGV fresh token, ttl s
 _GENERATION = """
-local known = redis.call('GET', KEYS[1])
-if known then return known end
+local known = redis.pcall('GET', KEYS[1])
+if type(known) == 'string' and #known == #ARGV[1] and string.match(known, '^%x+$') then return known end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return ARGV[1]
 """
 
-# KEYS lease, knock   ARGV token, lease ttl ms, knock ttl ms
+# KEYS mark or lease   ARGV token, ttl ms, the longest it may live, ms
+_TAKE = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+local left = redis.call('PTTL', KEYS[1])
+if left >= 0 and left <= tonumber(ARGV[3]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+# KEYS lease, knock   ARGV token, lease ttl ms, the longest it may live, ms, knock ttl ms
 _ACQUIRE = """
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-redis.call('SET', KEYS[2], '1', 'PX', ARGV[3])
-return 0
+local left = redis.call('PTTL', KEYS[1])
+if left >= 0 and left <= tonumber(ARGV[3]) then
+  redis.call('SET', KEYS[2], '1', 'PX', ARGV[4])
+  return 0
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
 """
 
 # KEYS lease   ARGV token, lease ttl ms
@@ -106,8 +129,8 @@ async def enqueue_drain(redis: ArqRedis, index_id: str) -> bool:
     """Enqueue a drain of the index; False if one of this generation is queued or running already."""
     call = redis.eval(_GENERATION, 1, generation_key(index_id), _fresh(), str(GENERATION_TTL_S))
     generation = (await cast(Awaitable[bytes], call)).decode()
-    return (
-        await redis.enqueue_job(DRAIN_JOB, index_id, _job_id=drain_job_id(index_id, generation)) is not None
+    return await enqueue(
+        redis, DRAIN_JOB, index_id, job_id=drain_job_id(index_id, generation), queue=DRAIN_QUEUE
     )
 
 
@@ -116,10 +139,13 @@ async def drain_waits(redis: ArqRedis, index_id: str) -> bool:
 
     False for one that is in progress: its worker may be dead, and arq would keep it from others for minutes.
     """
-    generation = await redis.get(generation_key(index_id))
+    try:
+        generation = await redis.get(generation_key(index_id))
+    except ResponseError:
+        return False  # of another kind than ours: no job is named by it, and whoever rings replaces it
     if generation is None:
         return False
-    name = drain_job_id(index_id, generation.decode())
+    name = drain_job_id(index_id, generation.decode(errors="replace"))
     async with redis.pipeline(transaction=True) as pipe:
         pipe.zscore(DRAIN_QUEUE, name)
         pipe.exists(job_key_prefix + name)
@@ -138,20 +164,39 @@ def _fresh() -> str:
     return secrets.token_hex(8)
 
 
-async def enqueue_compaction(redis: ArqRedis, index_id: str, shard: int) -> bool:
-    """Enqueue a merge of a shard's segments, unless somebody is at it or it was asked for a moment ago."""
-    if await redis.exists(compaction_lease_key(index_id, shard)):
+async def is_drained(redis: ArqRedis, index_id: str, ttl_s: float) -> bool:
+    """Does anybody hold the lease of an index? ``ttl_s`` is how long such a lease is made for."""
+    return await _is_held(redis, lease_key(index_id), ttl_s)
+
+
+async def mark(redis: ArqRedis, key: str, ttl_s: float) -> bool:
+    """Are we the first to come by within ``ttl_s``?"""
+    return await _take(redis, key, "1", ttl_s)
+
+
+async def enqueue_compaction(redis: ArqRedis, index_id: str, shard: int, ttl_s: float) -> bool:
+    """Enqueue a merge of a shard's segments, unless somebody is at it or it was asked for a moment ago. ``ttl_s`` is how long
+    the lease of one at it is made for."""
+    if await _is_held(redis, compaction_lease_key(index_id, shard), ttl_s):
         return False
-    if not await redis.set(asked_key(index_id, shard), "1", nx=True, px=ASKED_TTL_S * 1000):
+    if not await mark(redis, asked_key(index_id, shard), ASKED_TTL_S):
         return False
-    job = await redis.enqueue_job(
-        COMPACTION_JOB,
-        index_id,
-        shard,
-        _job_id=compaction_job_id(index_id, shard, _fresh()),
-        _queue_name=COMPACTION_QUEUE,
-    )
-    return job is not None
+    job_id = compaction_job_id(index_id, shard, _fresh())
+    return await enqueue(redis, COMPACTION_JOB, index_id, shard, job_id=job_id, queue=COMPACTION_QUEUE)
+
+
+async def _is_held(redis: ArqRedis, key: str, ttl_s: float) -> bool:
+    left_ms = await redis.pttl(key)
+    return 0 <= int(left_ms) <= _ms(ttl_s + FOREIGN_S)
+
+
+async def _take(redis: ArqRedis, key: str, token: str, ttl_s: float) -> bool:
+    call = redis.eval(_TAKE, 1, key, token, str(_ms(ttl_s)), str(_ms(ttl_s + FOREIGN_S)))
+    return bool(await cast(Awaitable[int], call))
+
+
+def _ms(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
 
 
 class Lease:
@@ -172,19 +217,21 @@ class Lease:
             held = tells_key(index_id, webhook)
         self._keys = (held, knock_key(index_id))
         self._token = secrets.token_hex(16)
-        self._ttl_ms = max(1, int(ttl_s * 1000))
+        #: How long it is ours after it was taken, or renewed.
+        self.ttl_s = ttl_s
 
     async def acquire(self) -> bool:
         """Take the lease, or leave a knock for whoever holds it."""
-        return bool(await self._run(_ACQUIRE, self._keys, self._ttl_ms, KNOCK_TTL_S * 1000))
+        longest_ms = _ms(self.ttl_s + FOREIGN_S)
+        return bool(await self._run(_ACQUIRE, self._keys, _ms(self.ttl_s), longest_ms, KNOCK_TTL_S * 1000))
 
     async def claim(self) -> bool:
         """Take the lease if it is free, and leave nothing if it is not."""
-        return bool(await self._redis.set(self._keys[0], self._token, nx=True, px=self._ttl_ms))
+        return await _take(self._redis, self._keys[0], self._token, self.ttl_s)
 
     async def renew(self) -> bool:
         """Hold it for another while; False if it is not ours any more."""
-        return bool(await self._run(_RENEW, self._keys[:1], self._ttl_ms))
+        return bool(await self._run(_RENEW, self._keys[:1], _ms(self.ttl_s)))
 
     async def release(self) -> Released:
         """Give it up unless somebody knocked."""

@@ -41,8 +41,11 @@ class Notice:
 
 
 async def publish(redis: ArqRedis, notice: Notice) -> None:
-    """Tell all front ends."""
-    await redis.publish(COMMITTED_CHANNEL, orjson.dumps(asdict(notice)))
+    """Tell all front ends, if Redis takes it: who waits looks for himself now and then."""
+    try:
+        await redis.publish(COMMITTED_CHANNEL, orjson.dumps(asdict(notice)))
+    except (RedisError, OSError) as error:
+        log.debug("notice not delivered", error=str(error))
 
 
 async def hint_applying(redis: ArqRedis, index_id: str, through: int, ttl_s: float) -> None:
@@ -74,9 +77,9 @@ class Notices:
         try:
             async with asyncio.timeout(HINT_S):
                 through = await self._redis.get(applying_key(index_id))
-        except (RedisError, OSError, TimeoutError):
-            return None
-        return None if through is None else int(through)
+            return None if through is None else int(through)
+        except (RedisError, OSError, TimeoutError, ValueError):
+            return None  # ValueError: a position of somebody else's making
 
     async def close(self) -> None:
         """Stop listening."""
