@@ -19,6 +19,7 @@ from setproctitle import setproctitle
 
 from ingest.app import assemble, create_app
 from ingest.bootstrap import bootstrap_token
+from ingest.connections import listen
 from ingest.malformed import quote_nothing
 from upwell.engine import open_engine
 from upwell.errors import UpwellError
@@ -29,7 +30,6 @@ log = structlog.get_logger()
 
 #: How long requests under way may take to finish once we are told to stop.
 SHUTDOWN_S = 5.0
-CONNECTIONS_WAITING_MAX = 1024
 
 
 async def serve(settings: Settings) -> None:
@@ -40,17 +40,25 @@ async def serve(settings: Settings) -> None:
     engine = await asyncio.to_thread(open_engine, settings)
     app = create_app(assemble(engine, settings.redis or DEFAULT_REDIS))
     # Bodies are inflated by ingest.body, which bounds what they may become.
-    runner = web.AppRunner(app, auto_decompress=False, access_log=None, shutdown_timeout=SHUTDOWN_S)
+    runner = web.AppRunner(
+        app,
+        auto_decompress=False,
+        access_log=None,
+        shutdown_timeout=SHUTDOWN_S,
+        keepalive_timeout=settings.idle_s,
+    )
     await runner.setup()
+    listening: asyncio.Server | None = None
     try:
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=CONNECTIONS_WAITING_MAX)
-        await site.start()
-        host, port = runner.addresses[0][:2]
+        listening = await listen(runner, settings)
+        host, port = listening.sockets[0].getsockname()[:2]
         await asyncio.to_thread(_announce, f"http://{f'[{host}]' if ':' in host else host}:{port}")
         log.info("serving", host=host, port=port)
         await stop.wait()
         log.info("stopping")
     finally:
+        if listening is not None:
+            listening.close()
         await runner.cleanup()
 
 

@@ -15,6 +15,7 @@ from ingest.keys import NOTICES, OPERATIONS
 from ingest.metrics import METRICS, Metrics, measured, metrics_page
 from ingest.openapi import openapi_page
 from ingest.operations import Operations
+from ingest.requests import BODY_IDLE_S
 from ingest.tokens import upwell_door
 from ingest.unread import leave_unread
 from ingest.waiting import Visibility
@@ -46,11 +47,18 @@ def assemble(engine: Engine, redis_url: str) -> Parts:
     return Parts(engine, Bell(redis_url), visibility, notices)
 
 
+async def say_little(_request: web.Request, response: web.StreamResponse) -> None:
+    """No versions of what we are made of; and no browser is to take an answer for anything but what it says it is."""
+    response.headers["Server"] = "upwell"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+
+
 def create_app(parts: Parts) -> web.Application:
     """The application. It starts and stops its parts itself."""
     app = web.Application(middlewares=[leave_unread, measured])
     app[METRICS] = Metrics(parts.bell, parts.engine.clock)
     app[NOTICES] = parts.notices
+    app[BODY_IDLE_S] = parts.engine.settings.body_idle_s
     app[OPERATIONS] = Operations(parts.engine, parts.bell, parts.visibility, app[METRICS])
 
     async def lifetimes(app: web.Application) -> AsyncIterator[None]:
@@ -67,6 +75,7 @@ def create_app(parts: Parts) -> web.Application:
     async def let_waiting_requests_go(_app: web.Application) -> None:
         parts.visibility.close()
 
+    app.on_response_prepare.append(say_little)
     app.on_shutdown.append(let_waiting_requests_go)
     app.cleanup_ctx.append(lifetimes)
     app.add_routes(

@@ -16,11 +16,16 @@ def bootstrap_token(settings: Settings) -> tuple[str, bool]:
     """(the admin token, was it generated here rather than given?). Safe to call from several processes at once."""
     if settings.token is not None:
         return settings.token, False
-    settings.data.mkdir(parents=True, exist_ok=True)
+    make_private(settings.data)
     path = settings.data / TOKEN_FILE
     if not path.exists():
         _write_once(path, TOKEN_PREFIX + secrets.token_urlsafe(32))
     return path.read_text().strip(), True
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that nobody else may enter: vectors and the secrets of webhooks lie in it. One that is there is left as it is."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _write_once(path: Path, token: str) -> None:

@@ -9,3 +9,5 @@ from upwell.doorbell.notices import Notices
 
 OPERATIONS = web.AppKey("operations", Operations)
 NOTICES = web.AppKey("notices", Notices)
+#: Of each application that asks for tokens: the door that it is.
+DOOR = web.AppKey("door", str)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from ingest.bootstrap import bootstrap_token
+from ingest.bootstrap import bootstrap_token, make_private
 from ingest.cli.environment import environment_of
 from ingest.cli.supervisor import Supervisor
 from upwell.errors import Invalid
@@ -43,7 +43,7 @@ def serve(
 ) -> None:
     """Run everything on this machine: Valkey (unless --redis is given), the front end, and the workers."""
     settings = settings_from(host=host, port=port, data=data, workers=workers, redis=redis, store=store)
-    settings.data.mkdir(parents=True, exist_ok=True)
+    make_private(settings.data)
     token, generated = bootstrap_token(settings)
     raise typer.Exit(Supervisor(settings.model_copy(update={"token": token}), generated).run())
 

@@ -40,6 +40,7 @@ START_S = 30.0
 STOP_S = 12.0
 PAUSE_S = 0.2
 PAUSE_MAX_S = 5.0
+TOKENS = {"UPWELL_TOKEN", "UPWELL_TOKEN_PREVIOUS"}
 #: A part that ran this long was well: its pause starts small again.
 WELL_S = 30.0
 
@@ -112,7 +113,10 @@ class Supervisor:
         self._front_end = Part("api", "ingest", self._environment)
         self._parts = [
             self._front_end,
-            *(Part(f"worker {number}", "workers", self._environment) for number in range(settings.workers)),
+            *(
+                Part(f"worker {number}", "workers", self._without_tokens)
+                for number in range(settings.workers)
+            ),
         ]
 
     def run(self) -> int:
@@ -195,6 +199,10 @@ class Supervisor:
             port = int(self._ready_file.read_text().strip().rpartition(":")[2])
             settings = settings.model_copy(update={"port": port})
         return environment_of(settings, UPWELL_READY_FILE=str(self._ready_file))
+
+    def _without_tokens(self) -> dict[str, str]:
+        """Workers have no use for them."""
+        return {name: value for name, value in self._environment().items() if name not in TOKENS}
 
 
 def _is_ready(address: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ingest.openapi.cloudflare.envelope import TO_ANYTHING, WITH_BODY, answers, success
 from ingest.openapi.operation import Answer, Content, Operation, json_body
-from ingest.tokens import IssuedToken, NewToken, RevokedToken
+from ingest.tokens import IssuedToken, ListedToken, NewToken, RevokedToken, RotatedToken
 
 TAGS = [
     {"name": "tokens", "description": "Upwell's own: tokens."},
@@ -26,7 +26,27 @@ OPERATIONS = (
         summary="Make a token",
         description="Only a token that may administer every account can. The new token is shown in this answer and never again.",
         body=json_body(NewToken, "What the token is to allow.", reader={"name": "reader", "access": "read"}),
-        answers=answers(success(IssuedToken, "The token."), *TO_ANYTHING, 403, *WITH_BODY),
+        answers=answers(success(IssuedToken, "The token."), *TO_ANYTHING, *WITH_BODY, 507),
+    ),
+    Operation(
+        method="get",
+        path="/upwell/v1/tokens",
+        id="listTokens",
+        tag="tokens",
+        summary="List all tokens",
+        description="Only a token that may administer every account can. What each allows; nothing in it could be used as one.",
+        answers=answers(success({"type": "array", "items": ListedToken}, "The oldest first."), *TO_ANYTHING),
+    ),
+    Operation(
+        method="post",
+        path="/upwell/v1/tokens/rotate",
+        id="rotateToken",
+        tag="tokens",
+        summary="Exchange a token for a new one",
+        description="Only a token that may administer every account can. The new one has the old one's identity, allows the same, and lasts "
+        "no longer; the old one is useless after `overlap_s` seconds.",
+        body=json_body(RotatedToken, "The token.", gently={"token": "upw_no-such-token", "overlap_s": 3600}),
+        answers=answers(success(IssuedToken, "The new token."), *TO_ANYTHING, 404, *WITH_BODY, 507),
     ),
     Operation(
         method="post",
@@ -34,9 +54,15 @@ OPERATIONS = (
         id="revokeToken",
         tag="tokens",
         summary="Make a token useless",
-        description="Only a token that may administer every account can. It holds on every front end, from the token's next request on.",
-        body=json_body(RevokedToken, "The token.", leaked={"token": "upw_no-such-token"}),
-        answers=answers(success({"type": "null"}, "It is revoked."), *TO_ANYTHING, 403, 404, *WITH_BODY),
+        description="Only a token that may administer every account can. It holds on every front end, from the token's next request on. "
+        "An `id`, as lists tell it, stands for all tokens that it has had.",
+        body=json_body(
+            RevokedToken,
+            "The token, or its id.",
+            leaked={"token": "upw_no-such-token"},
+            known={"id": "no-such-id"},
+        ),
+        answers=answers(success({"type": "null"}, "It is revoked."), *TO_ANYTHING, 404, *WITH_BODY, 507),
     ),
     Operation(
         method="get",

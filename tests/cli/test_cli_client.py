@@ -232,3 +232,32 @@ def test_batches_are_whole_lines_and_know_where_they_begin() -> None:
     assert [(batch.first_line, batch.vectors) for batch in batches] == [(1, 3), (4, 3), (7, 1)]
     assert b"".join(batch.text for batch in batches) == source
     assert list(batches_of(io.BytesIO(b"\n\n"), 3)) == []
+
+
+def test_tokens_are_listed_rotated_and_revoked_by_id(service: Service, upwell: CliRunner) -> None:
+    index = service.apis[0].index("tour")
+    made = upwell.invoke(
+        app, ["token", "create", "--door", "cloudflare", "--name", "[red]x\x1b[2J", "--access", "read"]
+    )
+    token = ran(made).strip()
+    binding = f"/bindings/vectorize/default/{index.name}/info"
+    assert service.apis[0].call("GET", binding, token=token).status == 403
+    successor = ran(
+        upwell.invoke(app, ["token", "rotate", "-", "--overlap", "3600"], input=token + "\n")
+    ).strip()
+    assert successor.startswith("upw_") and successor != token
+    again = upwell.invoke(app, ["token", "rotate", token])
+    assert again.exit_code != 0 and "rotated already" in str(again.exception)
+    identity = service.apis[0].call("GET", "/client/v4/user", token=token).result["id"]
+    assert service.apis[0].call("GET", "/client/v4/user", token=successor).result["id"] == identity
+    listed = ran(upwell.invoke(app, ["token", "list"]))
+    assert listed.count(identity) == 2 and "rotated, still good" in listed and "[red]x[2J" in listed
+    assert token not in listed and successor not in listed and "\x1b" not in listed
+    ran(upwell.invoke(app, ["token", "revoke", "--id", identity]))
+    for useless in (token, successor):
+        assert service.apis[0].call("GET", "/client/v4/user", token=useless).status == 401
+    assert identity not in ran(upwell.invoke(app, ["token", "list"]))
+    assert "revoked" in ran(upwell.invoke(app, ["token", "list", "--all"]))
+    for wrong in (["token", "revoke"], ["token", "revoke", token, "--id", identity]):
+        refused = upwell.invoke(app, wrong)
+        assert refused.exit_code != 0 and "either the token or its --id" in str(refused.exception)

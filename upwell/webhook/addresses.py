@@ -37,6 +37,7 @@ _IPV4 = tuple(
         ("10.0.0.0/8", "private"),
         ("100.64.0.0/10", "shared (CGNAT)"),
         ("127.0.0.0/8", "loopback"),
+        ("168.63.129.16/32", "Azure's own"),  # what a machine there is configured by
         ("169.254.0.0/16", "link-local"),
         ("172.16.0.0/12", "private"),
         ("192.0.0.0/24", "reserved"),

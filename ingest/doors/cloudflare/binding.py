@@ -17,9 +17,11 @@ from collections.abc import Awaitable, Callable
 import orjson
 from aiohttp import web
 
+from ingest.doors import Door
 from ingest.doors.cloudflare import indexes, queries, vectors
 from ingest.doors.cloudflare.envelope import result_in, said_in
 from ingest.doors.cloudflare.errors import errors_in_envelopes
+from ingest.keys import DOOR
 from ingest.unread import read_when_wanted
 from upwell.errors import Invalid
 
@@ -34,6 +36,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def binding_door() -> web.Application:
     """An application to be mounted at ``/bindings/vectorize``; account and index are in the path."""
     door = web.Application(middlewares=[without_envelope, errors_in_envelopes])
+    door[DOOR] = Door.BINDING
     door.add_routes(_routes("/{account}/{index}"))
     return door
 
@@ -41,6 +44,7 @@ def binding_door() -> web.Application:
 def binding_door_by_headers() -> web.Application:
     """An application for the host ``vector-search``; account and index are in headers."""
     door = web.Application(middlewares=[without_envelope, errors_in_envelopes, addressed_by_headers])
+    door[DOOR] = Door.BINDING
     door.add_routes(_routes(""))
     return door
 

@@ -13,7 +13,7 @@ from ingest.body import inflate
 from ingest.body.precise import BYTE_ORDER_MARK
 from ingest.doors.cloudflare.errors import BODY_UNPARSABLE, NO_ROUTE, CloudflareError
 from ingest.doors.cloudflare.words import first_in_words
-from ingest.keys import OPERATIONS
+from ingest.keys import DOOR, OPERATIONS
 from ingest.operations import Operations
 from ingest.requests import bearer_token, read_body
 from upwell.catalog.tokens import Access, Grant
@@ -36,13 +36,18 @@ def operations(request: web.Request) -> Operations:
     return request.config_dict[OPERATIONS]
 
 
+async def grant_at_door(request: web.Request) -> Grant:
+    """What the request's token allows. Raises Unauthenticated, or Forbidden for a token of another door."""
+    return await operations(request).grant_of(bearer_token(request), request.config_dict[DOOR])
+
+
 async def authorised(request: web.Request, access: Access) -> str:
     """The account in the path, once the token is known to allow ``access`` there.
 
     Raises Unauthenticated, Forbidden, or a 404 for an account that cannot be one.
     """
     account = request.match_info["account"]
-    grant = await operations(request).grant_of(bearer_token(request))
+    grant = await grant_at_door(request)
     if not ACCOUNT.fullmatch(account):
         message = f"Could not route to {request.path}, perhaps your object identifier is invalid?"
         raise CloudflareError(404, NO_ROUTE, message)

@@ -13,10 +13,9 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from ingest.doors.cloudflare.context import ACCOUNT, number_in, operations
+from ingest.doors.cloudflare.context import ACCOUNT, grant_at_door, number_in, operations
 from ingest.doors.cloudflare.envelope import answer, said, success
 from ingest.doors.cloudflare.models import timestamp
-from ingest.requests import bearer_token
 from upwell.catalog.tokens import ANY, Grant
 
 #: The account of those who never chose one; it need not hold an index yet.
@@ -39,7 +38,7 @@ async def memberships(request: web.Request) -> web.Response:
 
 async def user(request: web.Request) -> web.Response:
     """``GET /user``: the token, as if it were a person."""
-    grant = await _grant(request)
+    grant = await grant_at_door(request)
     result: dict[str, Any] = {"id": grant.id, "email": None, "username": grant.name or None}
     if grant.created_at is not None:
         result["created_on"] = timestamp(grant.created_at)
@@ -48,21 +47,17 @@ async def user(request: web.Request) -> web.Response:
 
 async def verify_token(request: web.Request) -> web.Response:
     """``GET /user/tokens/verify``: a success if the token may be used now; else a 401, as everywhere."""
-    grant = await _grant(request)
+    grant = await grant_at_door(request)
     result = {"id": grant.id, "status": "active"}
     if grant.expires_at is not None:
         result["expires_on"] = timestamp(grant.expires_at)
     return success(result, [said(TOKEN_IS_VALID, "This API Token is valid and active")])
 
 
-async def _grant(request: web.Request) -> Grant:
-    return await operations(request).grant_of(bearer_token(request))
-
-
 async def _page(
     request: web.Request, name_key: str, describe: Callable[[Grant, str], dict[str, Any]]
 ) -> web.Response:
-    grant = await _grant(request)
+    grant = await grant_at_door(request)
     page = number_in(request, "page", 1, PAGE_MAX)
     per_page = number_in(request, "per_page", PER_PAGE_DEFAULT, PER_PAGE_MAX)
     found = await _accounts_of(request, grant)
