@@ -32,6 +32,9 @@ class Metrics:
         self.rows = Counter(
             "upwell_rows_accepted", "vectors or ids in those mutations", ["operation"], registry=self.registry
         )
+        self.corrupt_reads = Counter(
+            "upwell_corrupt_reads", "reads that met a damaged object of the store", registry=self.registry
+        )
         gauges: tuple[tuple[str, str, Callable[[], float]], ...] = (
             ("upwell_doorbell_rings", "times that the doorbell was rung", lambda: bell.rings),
             ("upwell_doorbell_jobs", "jobs enqueued for those rings", lambda: bell.enqueued),

@@ -36,6 +36,7 @@ from ingest.spool import (
 )
 from upwell.changeset import Operation
 from upwell.children import die_with_parent
+from upwell.failpoint import Step, reached
 from upwell.log.entry import Mutation, PreparedMutation, prepare
 
 T = TypeVar("T")
@@ -80,6 +81,7 @@ class Parsers:
         is_small = size is not None and size < SPOOLED_BYTES_MIN and not how.content_encoding
         if self._processes is None or is_small:
             body = await read_body(request, bytes_max)
+            reached(Step.BODY_RECEIVED)
             return await self.run(lambda: _prepare(body, how))
         body_file = Spooled("upload")
         try:
@@ -87,6 +89,7 @@ class Parsers:
         except BaseException:
             body_file.close()
             raise
+        reached(Step.BODY_RECEIVED)
         # Shielded: while a process may open the files by their descriptors, these must not become other files'.
         return await asyncio.shield(self._in_process(body_file, how))
 
@@ -126,6 +129,7 @@ def _prepare(body: bytes | memoryview, how: Upload) -> PreparedMutation:
         operation=how.operation,
         rules=how.rules,
     )
+    reached(Step.BODY_PARSED)
     return prepare(changeset, how.accepted_at)
 
 

@@ -1,4 +1,5 @@
-"""The ``upwell`` command: run the service (serve, api, worker) and use it (index, upload, status, token, demo).
+"""The ``upwell`` command: run the service (serve, api, worker), use it (index, upload, status, token, export, demo),
+and look after it (fsck, backup, restore, recover).
 
 ``ingest`` never imports ``workers``: a worker is started as a process, by its module's name.
 """
@@ -9,8 +10,13 @@ import sys
 
 import typer
 
+from ingest.cli.custody.carry import backup, restore
+from ingest.cli.custody.export import export
+from ingest.cli.custody.fsck import fsck
+from ingest.cli.custody.recover import recover
 from ingest.cli.demo import demo
 from ingest.cli.indexes import index_commands
+from ingest.cli.mutation import mutation_commands
 from ingest.cli.run import api, serve, worker
 from ingest.cli.status import status
 from ingest.cli.token import token_commands
@@ -24,9 +30,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (serve, api, worker, upload, status, demo):
+for command in (serve, api, worker, upload, status, demo, export, fsck, backup, restore, recover):
     app.command()(command)
 app.add_typer(index_commands, name="index")
+app.add_typer(mutation_commands, name="mutation")
 app.add_typer(token_commands, name="token")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,7 @@ RETRY_S = 0.2
 RETRY_MAX_S = 5.0
 #: The longest that we wait at once because we were told to.
 RETRY_TOLD_S_MAX = 60.0
-RETRIED = frozenset({429, 500, 502, 503, 504})
+RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class ServerSaid(UpwellError):
@@ -60,6 +61,9 @@ class Answered:
 class Client:
     """One connection's worth of calls. Use as an async context manager."""
 
+    #: What a connection that breaks, or is silent for too long, raises.
+    BROKEN = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError)
+
     def __init__(self, url: str, token: str | None, account: str) -> None:
         self.url = url.rstrip("/")
         self.account = account
@@ -80,6 +84,24 @@ class Client:
     def indexes(self, rest: str = "") -> str:
         """The path of the account's indexes, and what follows."""
         return f"/client/v4/accounts/{self.account}/vectorize/v2/indexes{rest}"
+
+    @asynccontextmanager
+    async def stream(self, path: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A long answer, to be read as it comes and as it is: its total time is not bounded. Raises ServerSaid or Unavailable."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=TIMEOUT_S)
+        plain = {"Accept-Encoding": "identity"}
+        try:
+            answer = await self._session.get(self.url + path, timeout=timeout, headers=plain)
+        except self.BROKEN as error:
+            raise Unavailable(f"no service answers at {self.url}; is one running (make serve)?") from error
+        async with answer:
+            if answer.status >= 400:
+                try:
+                    errors = (await answer.json(content_type=None))["errors"]
+                except (ValueError, TypeError, KeyError):
+                    errors = [{"code": 0, "message": "not an answer of Upwell's"}]
+                raise ServerSaid(answer.status, errors)
+            yield answer
 
     async def call(
         self, method: str, path: str, *, json: Any = None, ndjson: bytes | None = None

@@ -26,6 +26,7 @@ LINES = [
 ]
 #: Right by the description, and rightly refused: what begins the message says why.
 REFUSED_AS_THINGS_ARE = (
+    "only a mutation that failed can be tried again",
     "vectorize.index.duplicate_name",
     "vectorId: there is no vector with id",
     "with returnValues=true or returnMetadata=all, max top K is 50",

@@ -60,7 +60,7 @@ IN_ONE_ACCOUNT = """
 
 #: So that most requests meet an index that exists.
 #: It knows no token that it could revoke; tests/cli/test_cli_client.py does.
-WANTS_A_TOKEN = {"POST /upwell/v1/tokens/revoke"}
+WANTS_A_TOKEN = {"POST /upwell/v1/tokens/revoke", "POST /upwell/v1/tokens/rotate"}
 ON_INDEXES_THAT_EXIST = """
 [dictionaries]
 mutations = { values = ["MUTATION"] }

@@ -12,10 +12,12 @@ import structlog
 from aiohttp import web
 
 from ingest.doors.cloudflare.envelope import failure
+from ingest.keys import OPERATIONS
 from ingest.problems import retry_after, status_of
 from ingest.unread import demand_known_expectation
 from upwell.errors import (
     Behind,
+    Corrupt,
     Exists,
     Forbidden,
     Gone,
@@ -139,10 +141,15 @@ async def errors_in_envelopes(request: web.Request, handler: Handler) -> web.Str
         return await handler(request)
     except UpwellError as error:
         status, code, message = describe(error)
-        if status >= 500:
+        if isinstance(error, Corrupt):
+            request.config_dict[OPERATIONS].met_damage(error)
+        elif status >= 500:
             log.error(
                 "request failed", method=request.method, path=request.path, status=status, error=str(error)
             )
+        if request.writer.output_size:
+            # In the middle of a stream: aiohttp breaks it off, and that is all there is to tell.
+            raise
         return failure(status, code, message, retry_after(error))
     except web.HTTPNotFound:
         message = f"Could not route to {request.path}, perhaps your object identifier is invalid?"

@@ -70,7 +70,7 @@ async def info(request: web.Request) -> web.Response:
     """``GET …/indexes/{index}/info``: the two ``processedUpTo…`` appear with the first processed mutation."""
     index = await authorised_index(request, Access.READ)
     load = await asyncio.to_thread(index.load)
-    manifest = await asyncio.to_thread(index.head.refresh)
+    manifest = await asyncio.to_thread(index.head.durable)
     result: dict[str, object] = {"dimensions": index.record.dimensions, "vectorCount": manifest.vectors}
     # Beyond Cloudflare's: what waits to be applied, how far the index is merged, and what that cost.
     result["backlog"] = {"mutations": load.backlog.mutations, "bytes": load.backlog.nbytes}

@@ -38,20 +38,22 @@ REFUSALS: dict[int, str] = {
     401: "No token, or one that is not known here.",
     403: "The token does not allow this.",
     404: "There is no such account, index, mutation or webhook.",
+    408: "The body stopped coming. Nothing was changed; send it again.",
     410: "There was such an index, and it was deleted.",
     413: "The body is larger than this server allows.",
     422: "The Idempotency-Key was used for another request.",
     429: "Asked too often, or for more than the server keeps up with; try again.",
     500: "A fault of the server.",
     503: "A part that is needed is away; try again.",
+    507: "There is no room left in the store; its operator must make some.",
 }
 #: Of every request with a token, below an account, and below an index.
-TO_ANYTHING = (401, 429, 500, 503)
-TO_ACCOUNT = (*TO_ANYTHING, 403, 404)
+TO_ANYTHING = (401, 403, 429, 500, 503)
+TO_ACCOUNT = (*TO_ANYTHING, 404)
 TO_INDEX = (*TO_ACCOUNT, 410)
-WITH_BODY = (400, 413)
+WITH_BODY = (400, 408, 413)
 #: A write, beside those of its body.
-TO_WRITE = (*TO_INDEX, *WITH_BODY, 422)
+TO_WRITE = (*TO_INDEX, *WITH_BODY, 422, 507)
 
 
 def envelope(result: Schema, info: Schema | None = None) -> dict[str, Any]:

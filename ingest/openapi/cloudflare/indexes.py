@@ -45,6 +45,7 @@ OPERATIONS = (
                 },
             ),
             *TO_ACCOUNT,
+            507,
             *WITH_BODY,
         ),
     ),
@@ -75,7 +76,7 @@ OPERATIONS = (
         tag="indexes",
         summary="Delete an index",
         parameters=(ACCOUNT, NAME),
-        answers=answers(success({"type": "null"}, "It is deleted."), *TO_INDEX),
+        answers=answers(success({"type": "null"}, "It is deleted."), *TO_INDEX, 507),
     ),
     Operation(
         method="get",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ingest.doors.cloudflare.models import MutationStatus
 from ingest.doors.cloudflare.mutations import LISTED_DEFAULT, LISTED_MAX
 from ingest.doors.cloudflare.shapes import CursorInfo
-from ingest.openapi.cloudflare.envelope import ACCOUNT, INDEX, NAME, TO_INDEX, answers, success
+from ingest.openapi.cloudflare.envelope import ACCOUNT, INDEX, NAME, TO_INDEX, TO_WRITE, answers, success
+from ingest.openapi.cloudflare.writes import ACKNOWLEDGED, PREFER
 from ingest.openapi.operation import Answer, Content, Operation, Parameter
 from upwell.outcome import State
 
@@ -111,5 +112,36 @@ OPERATIONS = (
         summary="Tell what became of a mutation",
         parameters=(ACCOUNT, NAME, _MUTATION, WAIT),
         answers=answers(success(MutationStatus, "As of now, or of the end of the wait."), *TO_INDEX, 400),
+    ),
+    Operation(
+        method="get",
+        path=INDEX + "/mutations/{mutation}/changeset",
+        id="mutationChangeset",
+        tag="mutations",
+        summary="Tell what a mutation was sent to do",
+        description=(
+            "Its rows, as a client could send them. Of a failed mutation they are kept for a month, of others until they are visible, and "
+            "a while longer."
+        ),
+        parameters=(ACCOUNT, NAME, _MUTATION),
+        answers=answers(
+            Answer(
+                description="A line for each row. `X-Upwell-Operation` tells the operation, `X-Upwell-Rows` how many there are.",
+                content={"application/x-ndjson": Content(schema={"type": "string"})},
+            ),
+            *TO_INDEX,
+        ),
+    ),
+    Operation(
+        method="post",
+        path=INDEX + "/mutations/{mutation}/retry",
+        id="retryMutation",
+        tag="mutations",
+        summary="Try a failed mutation again",
+        description=(
+            "It becomes a new mutation, behind all others. Asking again answers with the same one, unless that has failed as well."
+        ),
+        parameters=(ACCOUNT, NAME, _MUTATION, PREFER),
+        answers=answers(ACKNOWLEDGED, *TO_WRITE),
     ),
 )

@@ -47,6 +47,7 @@ OPERATIONS = (
                 },
             ),
             *TO_INDEX,
+            507,
             *WITH_BODY,
         ),
     ),

@@ -7,6 +7,15 @@ from ingest.doors.cloudflare.writes import KEY_CHARACTERS_MAX
 from ingest.openapi.cloudflare.envelope import success
 from ingest.openapi.operation import Parameter
 
+PREFER = Parameter(
+    name="Prefer",
+    place="header",
+    description="`wait=N`: answer once the mutation is visible or failed, after N seconds at the latest (RFC 7240).",
+    schema={"type": "string"},
+    example="wait=10",
+    component="Prefer",
+)
+
 WISHES = (
     Parameter(
         name="dry-run",
@@ -15,14 +24,7 @@ WISHES = (
         schema={"type": "boolean", "default": False},
         component="DryRun",
     ),
-    Parameter(
-        name="Prefer",
-        place="header",
-        description="`wait=N`: answer once the mutation is visible or failed, after N seconds at the latest (RFC 7240).",
-        schema={"type": "string"},
-        example="wait=10",
-        component="Prefer",
-    ),
+    PREFER,
     Parameter(
         name="Idempotency-Key",
         place="header",

@@ -1,0 +1,148 @@
+"""``GET …/export``: every vector of one version, as the lines that upsert takes. Sent out and taken in again they are the same to the bit.
+
+The stream shows one version whatever is written meanwhile, and holds a few hundred vectors in memory. Its headers say which version and how
+many vectors. What goes wrong on the way breaks the connection off before the last chunk, so that no client takes a part for the whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import orjson
+import structlog
+import zstandard
+from aiohttp import web
+
+from ingest.doors.cloudflare.context import authorised_index, operations
+from upwell.catalog.tokens import Access
+from upwell.errors import Corrupt, Invalid, UpwellError
+from upwell.query.scan import Scan, Some
+
+log = structlog.get_logger()
+
+#: Numbers that are turned into text at once: some 700 KB of it, and a few milliseconds.
+NUMBERS_AT_ONCE = 1 << 16
+#: A client that takes nothing for so long is gone: its version is let go of.
+STALLED_S = 120.0
+#: Text of numbers has little to gain from more.
+GZIP_LEVEL = 1
+ZSTD_LEVEL = 1
+
+
+class Encoder(Protocol):
+    """Compresses a stream."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """What there is to send so far."""
+        ...
+
+    def flush(self) -> bytes:
+        """The rest."""
+        ...
+
+
+class _Plain:
+    def compress(self, data: bytes, /) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
+
+
+async def export(request: web.Request) -> web.StreamResponse:
+    """Stream them. A read token suffices."""
+    index = await authorised_index(request, Access.READ)
+    namespace = _namespace(request)
+    ops = operations(request)
+    scan = await ops.bulk(lambda: Scan(index.newest.get(), namespace))
+    headers = {
+        "Content-Type": "application/x-ndjson",
+        "X-Upwell-Version": str(scan.view.manifest.version),
+        "X-Upwell-Vectors": str(scan.vectors),
+        "Vary": "Accept-Encoding",
+    }
+    name, encoder = _encoder(request.headers.get("Accept-Encoding", ""))
+    if name is not None:
+        headers["Content-Encoding"] = name
+    if request.method == "HEAD":
+        return web.Response(headers=headers)
+    stream = web.StreamResponse(headers=headers)
+    await stream.prepare(request)
+    try:
+        await _send(request, stream, _pieces(scan, encoder))
+    except UpwellError as error:
+        if isinstance(error, Corrupt):
+            ops.met_damage(error)
+        log.error("export broken off", path=request.path, error=str(error))
+        _break_off(request)
+    except (ConnectionError, TimeoutError):
+        _break_off(request)
+    return stream
+
+
+async def _send(request: web.Request, stream: web.StreamResponse, pieces: Iterator[bytes]) -> None:
+    ops = operations(request)
+    while (piece := await ops.bulk(lambda: next(pieces, None))) is not None:
+        async with asyncio.timeout(STALLED_S):
+            await stream.write(piece)
+
+
+def _break_off(request: web.Request) -> None:
+    """End the connection in the middle of the stream."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _pieces(scan: Scan, encoder: Encoder) -> Iterator[bytes]:
+    """The stream's bytes. Blocks."""
+    rows_each = max(1, NUMBERS_AT_ONCE // scan.view.record.dimensions)
+    for some in scan.some(rows_each):
+        piece = encoder.compress(b"".join(_lines(some)))
+        if piece:
+            yield piece
+    rest = encoder.flush()
+    if rest:
+        yield rest
+
+
+def _lines(some: Some) -> Iterator[bytes]:
+    """A line for each vector. Numbers are the shortest that read back as the same float32."""
+    how = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+    for id, values, namespace, metadata in zip(
+        some.ids, some.vectors, some.namespaces, some.metadata, strict=True
+    ):
+        line: dict[str, Any] = {"id": id, "values": values}
+        if namespace is not None:
+            line["namespace"] = namespace
+        if metadata is not None:
+            line["metadata"] = orjson.Fragment(metadata)
+        yield orjson.dumps(line, option=how)
+
+
+def _namespace(request: web.Request) -> str | None:
+    namespace = request.query.get("namespace")
+    if namespace is None:
+        return None
+    if namespace == "" or "\0" in namespace:
+        raise Invalid("namespace: expected a namespace's name; leave it out to export everything")
+    return namespace
+
+
+def _encoder(accepted: str) -> tuple[str | None, Encoder]:
+    """What the client can take: zstd, gzip, or plain text."""
+    wanted = {_coding(one) for one in accepted.lower().split(",")}
+    if "zstd" in wanted:
+        return "zstd", zstandard.ZstdCompressor(level=ZSTD_LEVEL).compressobj()
+    if "gzip" in wanted:
+        return "gzip", zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, wbits=31)
+    return None, _Plain()
+
+
+def _coding(one: str) -> str:
+    """A coding, "" if its weight says that it is not wanted."""
+    coding, _, weight = one.partition(";")
+    is_zero = weight != "" and not weight.strip().removeprefix("q=").strip("0.")
+    return "" if is_zero else coding.strip()
