@@ -10,9 +10,11 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
+LOCKS := requirements.lock requirements-dev.lock tests/bench/requirements.lock tests/bench/peers/requirements.lock
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help serve demo test test-all check format bench-ack bench-peers bench-filters bench-growth bench-small bench-limit \
+.PHONY: help serve demo test test-all crash soak check format audit bench-ack bench-peers bench-filters bench-growth bench-small bench-limit \
 	bench-workers bench-memory bench-report lock install install-dev clean
 
 help: ## list what can be made
@@ -31,6 +33,12 @@ test: check $(CLIENTS) ## all checks and tests but the slow ones
 test-all: check $(CLIENTS) ## the slow tests as well
 	@$(BIN)/python -m pytest -m "not bench" $(ARGS)
 
+crash: $(VENV)/.dev ## kill everything a thousand times under load, and check the four promises
+	@exec $(BIN)/python -m tests.crash $(ARGS)
+
+soak: $(VENV)/.dev ## ten minutes of load and faults: does anything grow?
+	@exec $(BIN)/python -m tests.crash.soak $(ARGS)
+
 check: $(VENV)/.dev ## lint, format, types and import rules
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -40,6 +48,12 @@ check: $(VENV)/.dev ## lint, format, types and import rules
 format: $(VENV)/.dev ## put the code into its usual form
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+# Not a part of `test`: it asks advisory databases over the network, and what they say changes without a change here.
+audit: $(VENV)/.dev ## look for known vulnerabilities in what is locked
+	@for lock in $(LOCKS); do echo "$$lock" && $(BIN)/pip-audit --strict --require-hashes --disable-pip \
+		--vulnerability-service osv --progress-spinner off --requirement $$lock || exit 1; done
+	@cd tests/clients/js && $(CURDIR)/$(BIN)/npm audit --package-lock-only --audit-level=moderate
 
 bench-ack: $(VENV)/.dev ## measure the time to acknowledged and to visible
 	@exec $(BIN)/python -m tests.bench.ack_and_visible $(ARGS)
