@@ -129,7 +129,7 @@ class SimulatedDisk:
         self.folder(folder)
         self.change(fault, "sync_folder", folder)
 
-    def make_folder(self, folder: Path) -> None:
+    def make_folder(self, folder: Path, *, private: bool = False) -> None:
         fault = self.call("make_folder", folder)
         if self.exists_now(folder):
             raise FileExistsError(errno.EEXIST, "exists", str(folder))

@@ -35,7 +35,7 @@ RETRY_S = 0.2
 RETRY_MAX_S = 5.0
 #: The longest that we wait at once because we were told to.
 RETRY_TOLD_S_MAX = 60.0
-RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+RETRIED = frozenset({408, 429, 500, 502, 503, 504, 507})
 
 
 class ServerSaid(UpwellError):

@@ -50,6 +50,17 @@ def test_of_many_creates_of_one_name_exactly_one_wins(store: DirectoryStore) -> 
     assert names_left(store) == []
 
 
+def test_a_store_that_is_made_is_its_owners_alone_and_one_that_was_there_stays_as_it_is(
+    store: DirectoryStore, tmp_path: Path
+) -> None:
+    assert store.root.stat().st_mode & 0o777 == 0o700
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o770)
+    DirectoryStore(shared)
+    assert shared.stat().st_mode & 0o777 == 0o770
+
+
 def test_the_file_is_synced_before_its_name_and_its_folder_after(
     store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

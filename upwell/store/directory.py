@@ -123,7 +123,8 @@ class DirectoryStore:
             folder = folder.parent
         for path in reversed(unknown):
             with contextlib.suppress(FileExistsError):
-                self._disk.make_folder(path)
+                # Vectors and webhooks' secrets lie in it in plain. Who wants to share it makes it beforehand.
+                self._disk.make_folder(path, private=path == self.root)
             # Also when another process made it: it may have died, or be about to die, before it synced the name.
             try:
                 self._disk.sync_folder(path.parent)

@@ -77,8 +77,8 @@ class Disk(Protocol):
         """
         ...
 
-    def make_folder(self, folder: Path) -> None:
-        """mkdir. Raises FileExistsError."""
+    def make_folder(self, folder: Path, *, private: bool = False) -> None:
+        """mkdir, for its owner alone if it is to be ``private``. Raises FileExistsError."""
         ...
 
     def unlink(self, path: Path) -> None:
@@ -136,8 +136,8 @@ class RealDisk:
         finally:
             os.close(fd)
 
-    def make_folder(self, folder: Path) -> None:
-        folder.mkdir()
+    def make_folder(self, folder: Path, *, private: bool = False) -> None:
+        folder.mkdir(mode=0o700 if private else 0o777)
 
     def unlink(self, path: Path) -> None:
         path.unlink()
