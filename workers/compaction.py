@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from upwell.doorbell.lease import Lease, Released, enqueue_compaction, enqueue_drain
 from upwell.doorbell.notices import Notice, publish
+from upwell.doorbell.tries import count_try, forget_tries
 from upwell.errors import Corrupt, Fenced, Unavailable, UpwellError
 from upwell.failpoint import Step, reached
 from upwell.settings import Settings
@@ -96,9 +97,15 @@ class Compacting:
             return
         try:
             reached(Step.COMPACT_LEASED)
+            tried = await count_try(redis, index_id, shard)
+            if tried > self._settings.apply_tries_max:
+                # Perhaps it breaks whoever does it. Mutations and queries go on, and it is tried again once the count is forgotten.
+                log.warning("merging breaks, put off for a while", index=index_id, shard=shard, tries=tried)
+                return
             async with renewed(lease, ttl_s / 3) as hold:
                 while not self.stopping and hold.ours:
                     done = await self._merge(redis, index_id, shard, hold)
+                    await forget_tries(redis, index_id, shard)
                     if done is None:
                         return
                     log.info("segments merged", index=index_id, **asdict(done))

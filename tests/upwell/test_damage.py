@@ -12,7 +12,7 @@ from tests.custody_house import House, Question, build, drained, engine_on, ques
 from tests.dict_store import DictStore
 from upwell.custody.check import check_store
 from upwell.engine import Engine
-from upwell.errors import Corrupt
+from upwell.errors import Corrupt, Gone
 from upwell.outcome import State
 from upwell.shard.keys import KeyScope, hash_keys, keys_of
 from upwell.shard.metric import Metric
@@ -100,6 +100,30 @@ def test_no_damage_to_any_object_is_answered_wrongly_or_in_other_words(
     house: House, right: dict[str, object]
 ) -> None:
     check_all(house, right, TRIED, CUTS)
+
+
+def test_what_the_newest_version_names_and_is_not_there_is_told_as_damage(
+    house: House, right: dict[str, object]
+) -> None:
+    """Not as something that never was: a client would take a 404 for an answer."""
+    named = [
+        key
+        for key in house.objects
+        if key.startswith((f"{house.folder}/segment", f"{house.folder}/deletions"))
+    ]
+    missed = 0
+    for key in named:
+        engine = engine_on({name: data for name, data in house.objects.items() if name != key})
+        for name, question in questions().items():
+            try:
+                answer = ask(question, house, engine, key)
+            except Gone:
+                # A cursor's version may be gone for good reasons; whoever lists again from the start is told.
+                assert name.startswith("list")
+                continue
+            assert answer in (None, right[name]), (key, name)
+            missed += answer is None
+    assert missed
 
 
 def test_somebody_elses_files_among_the_numbered_ones_are_passed_over(

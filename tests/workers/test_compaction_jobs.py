@@ -16,7 +16,13 @@ from arq.connections import ArqRedis
 from tests.fake_engine import FakeEngine
 from tests.valkey_server import ValkeyServer
 from upwell.clock import SystemClock
-from upwell.doorbell.keys import COMPACTION_QUEUE, DRAIN_QUEUE, compaction_lease_key, lease_key
+from upwell.doorbell.keys import (
+    COMPACTION_QUEUE,
+    DRAIN_QUEUE,
+    compaction_lease_key,
+    lease_key,
+    merge_tries_key,
+)
 from upwell.doorbell.lease import Lease, enqueue_compaction
 from upwell.errors import Corrupt, Fenced, Unavailable
 from upwell.settings import Settings
@@ -208,3 +214,22 @@ async def test_a_worker_finds_what_nobody_asked_for(engine: MergingEngine, serve
             await asyncio.sleep(0.01)
     worker.stop()
     await asyncio.wait_for(task, 20)
+
+
+async def test_a_merge_that_breaks_is_put_off_and_tried_again_later(
+    engine: MergingEngine, compacting: Compacting, redis: ArqRedis
+) -> None:
+    engine.needed["a1", 0] = engine.needed["a1", 1] = 1
+    engine.error = ZeroDivisionError("a bug")
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            await compacting.compact(redis, "a1", 0)
+    engine.error = None
+    await compacting.compact(redis, "a1", 0)
+    assert engine.merges == [] and 0 < await redis.ttl(merge_tries_key("a1", 0)) <= 60
+    # Other shards are none of its business; and it is not put off for ever.
+    await compacting.compact(redis, "a1", 1)
+    assert engine.merges == [("a1", 1)] and not await redis.exists(merge_tries_key("a1", 1))
+    await redis.delete(merge_tries_key("a1", 0))
+    await compacting.compact(redis, "a1", 0)
+    assert engine.merges == [("a1", 1), ("a1", 0)]

@@ -6,6 +6,7 @@
     upwell:{index}:knock                   string  an hour            a drain that found the lease taken: look again
     upwell:{index}:applying                string  10 s               the drain: the position it is working towards
     upwell:{index}:tries                   string  an hour            a drain: how many were begun since one came to an end
+    upwell:{index}:tries:{shard}           string  a minute           a compaction: the same of merges of a shard
     upwell:{index}:compacts:{shard}        string  lease_ttl_s        the worker that merges segments of a shard: its token
     upwell:{index}:asked:{shard}           string  ASKED_TTL_S        a merge was enqueued a moment ago
     upwell:{index}:part:{token}:{shard}    string  CLAIM_TTL_S        the worker that writes a part of a batch: nobody else need
@@ -35,6 +36,8 @@ COMMITTED_CHANNEL = "upwell:committed"
 GENERATION_TTL_S = 7 * 24 * 3600
 KNOCK_TTL_S = 3600
 TRIES_TTL_S = 3600
+#: So long a merge is left alone that broke several times since.
+MERGE_TRIES_TTL_S = 60
 
 ASKED_TTL_S = 5
 CLAIM_TTL_S = 600
@@ -86,6 +89,11 @@ def applying_key(index_id: str) -> str:
 def tries_key(index_id: str) -> str:
     """How many batches were begun since one came to an end."""
     return f"upwell:{{{index_id}}}:tries"
+
+
+def merge_tries_key(index_id: str, shard: int) -> str:
+    """How many merges of a shard were begun since one came to an end."""
+    return f"upwell:{{{index_id}}}:tries:{shard}"
 
 
 def swept_key(index_id: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from upwell.errors import NotFound
+from upwell.errors import Corrupt, NotFound
 from upwell.manifest import Manifest, ManifestHead
 from upwell.shard.view import View, ViewOpener
 
@@ -22,12 +22,18 @@ class NewestView:
         self._view: View | None = None
 
     def get(self) -> View:
-        """The view of a version that was the newest at some moment during this call."""
+        """The view of a version that was the newest at some moment during this call. Raises Corrupt also if something that the version
+        names is missing, NotFound if all of the index is gone."""
+        tried: int | None = None
         for left in reversed(range(OPEN_TRIES)):
             manifest = self.head.refresh()
             try:
                 return self._open(manifest)
-            except NotFound:
+            except NotFound as error:
+                if tried == manifest.version and self.head.chain.exists(manifest.version):
+                    key = error.facts.get("key")
+                    raise Corrupt("an object that the newest version names is missing", key=key) from error
+                tried = manifest.version
                 if left == 0:
                     raise
         raise AssertionError("unreachable")
