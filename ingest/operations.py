@@ -180,16 +180,17 @@ class Operations:
         """Append a mutation that failed once more, as a new one. Raises Invalid for one that did not fail, NotFound, Behind,
         Corrupt or Unavailable.
 
-        Whoever asks, and however often, it becomes one new mutation; when that has failed as well, that one is tried again.
+        Whoever asks, and however often, it becomes one new mutation for as long as requests are remembered; when that has failed as
+        well, another one.
         """
+        # All that came of it are to do the same, so it is sent as it was at first, whatever has become of their bytes.
         prepared = await self.look(index.sent.again, mutation_id, self.engine.clock.now())
         request = Request.of(RETRY, mutation_id)
-        settled = await self.look(index.requests.find, request.name)
-        if settled is not None:
+        while (settled := await self.look(index.requests.answer, request.name)) is not None:
             followed = mint(index.record.receipt_key, settled.receipt)
-            if (await self.look(index.outcomes.of, followed)).state is State.FAILED:
-                return await self.retry(index, followed, sender)
-            return Accepted(followed, settled.receipt, replayed=True)
+            if (await self.look(index.outcomes.of, followed)).state is not State.FAILED:
+                return Accepted(followed, settled.receipt, replayed=True)
+            request = Request.of(RETRY, followed)
         await self.admit(index, adds_rows=prepared.mutation.operation.brings_vectors)
         return await self._append(index, prepared, replace(sender, key=None), None, request)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import asdict
 from functools import partial
+from math import inf
 
 import structlog
 from arq.connections import ArqRedis
@@ -21,7 +22,7 @@ from upwell.clock import Clock
 from upwell.doorbell.lease import Lease, Released, begin_generation, enqueue_drain
 from upwell.doorbell.notices import Notice, hint_applying, publish
 from upwell.doorbell.tries import count_try, forget_tries
-from upwell.errors import Corrupt, Fenced, Unavailable, UpwellError
+from upwell.errors import Fenced, UpwellError
 from upwell.failpoint import Step, reached
 from upwell.settings import Settings
 from upwell.shard.apply import Applied
@@ -100,14 +101,18 @@ class Drainer:
             while hold.ours:
                 try:
                     if tried is not None and tried > self._settings.apply_tries_max:
-                        await self._apply_with_care(redis, index_id, hold)
+                        again_and_again = tried > 2 * self._settings.apply_tries_max
+                        await self._apply_with_care(redis, index_id, hold, sceptical=again_and_again)
+                        if self.stopping:
+                            # What it may not have come to is for another one, who is as careful: the tries stay counted.
+                            return False
                     applied = await self._apply(redis, index_id, hold)
                 except Fenced as error:
                     log.info("commit lost", index=index_id, reason=str(error))
                     await asyncio.sleep(FENCED_PAUSE_S)
                     continue
-                except (Unavailable, Corrupt, NobodysFaultError) as error:
-                    # The sweep comes back to it, at its own pace: a broken disk is not asked without pause.
+                except (UpwellError, NobodysFaultError) as error:
+                    # Of the store, or of the index. The sweep comes back to it, at its own pace: a broken disk is not asked without pause.
                     log.error("index cannot be drained", index=index_id, error=str(error))
                     await forget_tries(redis, index_id)
                     return True
@@ -126,18 +131,24 @@ class Drainer:
                     return False
         return True
 
-    async def _apply_with_care(self, redis: ArqRedis, index_id: str, hold: Hold) -> None:
+    async def _apply_with_care(self, redis: ArqRedis, index_id: str, hold: Hold, *, sceptical: bool) -> None:
         """If the next batch breaks whoever applies it, apply it entry by entry, up to one whose mutations are to blame: they fail.
+
+        ``sceptical``: also if a trial of the batch comes to its end. What breaks us all the same may be what a trial has not, such as
+        helpers, and our own memory; one entry at a time needs less of them.
 
         Raises NobodysFaultError if there is none, and whatever ``_apply`` raises.
         """
         log.warning("looking for what breaks batches", index=index_id)
         loop = asyncio.get_running_loop()
         async with self._trials(index_id) as trials:
-            if await trials.breaks(None) is None:
+            fine = await trials.breaks(None) is None
+            if fine and not sceptical:
                 # Those who did not finish it were killed by something else.
                 return
-            while hold.ours:
+            # A healthy index whose workers were ill-used is not left to creep to its end.
+            until = self._clock.monotonic() + (SLICE_S if fine else inf)
+            while hold.ours and not self.stopping and self._clock.monotonic() < until:
                 mutations = await loop.run_in_executor(self._executor, self._engine.next_entry, index_id)
                 broken = await culprits(mutations, trials.breaks)
                 applied = await self._apply(redis, index_id, hold, broken)

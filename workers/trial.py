@@ -25,7 +25,7 @@ from upwell import failpoint
 from upwell.children import die_with_parent
 from upwell.clock import SystemClock
 from upwell.engine import Engine
-from upwell.errors import UpwellError
+from upwell.errors import Unavailable, UpwellError
 from upwell.settings import Settings
 from upwell.shard.batch import Broken
 from upwell.store import Store, open_store
@@ -35,7 +35,8 @@ log = structlog.get_logger()
 
 #: A process that dies may have been killed for no fault of the mutation's: so often it must die to prove one.
 DEATHS_MIN = 3
-TRIAL_TIMEOUT_S = 300.0
+#: A hundred times what the largest batch takes. A search (poison.py) for what hangs must come to its end before its job's time is over.
+TRIAL_TIMEOUT_S = 120.0
 REASON_CHARACTERS_MAX = 500
 
 
@@ -93,7 +94,7 @@ class Trials:
     async def breaks(self, broken: Broken | None) -> str | None:
         """Why the next entry cannot be applied even without the mutations of ``broken``, or (None) the next batch; None if it can.
 
-        Raises Unavailable or Corrupt: then the store or the index itself is not what a trial needs, and nothing is proved.
+        Raises Unavailable or Corrupt: then the store, the machine or the index itself is not what a trial needs, and nothing is proved.
         """
         reason: str | None = None
         for _ in range(DEATHS_MIN):
@@ -103,7 +104,9 @@ class Trials:
             except BrokenProcessPool:
                 reason = f"a process that applied it died, {DEATHS_MIN} times out of {DEATHS_MIN}"
             except TimeoutError:
-                reason = f"applying it took longer than {self._timeout_s:g} s, {DEATHS_MIN} times out of {DEATHS_MIN}"
+                reason = f"applying it took longer than {self._timeout_s:g} s"
+                self._pool = None
+                break
             self._pool = None
         if reason is not None:
             log.warning("trial broke", index=self._index_id, reason=reason)
@@ -118,7 +121,12 @@ class Trials:
                 initializer=_begin,
                 initargs=(os.getpid(), self._settings),
             )
-        child = await loop.run_in_executor(self._pool, os.getpid)
+        try:
+            child = await loop.run_in_executor(self._pool, os.getpid)
+        except (BrokenProcessPool, OSError) as error:
+            # Before it has seen any mutation: the store, or the machine, is not what a trial needs.
+            self._pool = None
+            raise Unavailable("a process for trials could not begin") from error
         answer = loop.run_in_executor(self._pool, _try, self._index_id, broken)
         try:
             async with asyncio.timeout(self._timeout_s):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -73,6 +75,17 @@ def test_a_bug_fails_its_own_mutations_and_no_others(service: Service, plan: Pat
     shown = command(service, "mutation", "show", bad, "--index", "bugs")
     assert json.loads(shown.stdout) == {"id": "bad-1", "values": [1.0, 2.0]}, shown.stderr
     assert "failed" in shown.stderr and "BugError" in shown.stderr
+    # A HEAD is answered without a body, which would be taken for the next answer on its connection.
+    connection = http.client.HTTPConnection(urlsplit(service.apis[0].url).netloc, timeout=20)
+    for method, body in (("HEAD", b""), ("GET", shown.stdout.encode())):
+        path = index.path(f"/mutations/{bad}/changeset")
+        connection.request(method, path, headers={"Authorization": f"Bearer {TOKEN}"})
+        answer = connection.getresponse()
+        assert answer.status == 200 and answer.headers["X-Upwell-Rows"] == "1"
+        assert [json.loads(line) for line in answer.read().splitlines()] == [
+            json.loads(line) for line in body.splitlines()
+        ]
+    connection.close()
     listed = command(service, "mutation", "list", "--index", "bugs", "--state", "failed")
     assert listed.stdout.count("BugError") == 2 or listed.stdout.count("failed") == 2
 

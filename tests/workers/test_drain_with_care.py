@@ -12,9 +12,9 @@ from arq.connections import ArqRedis
 
 from tests.fake_engine import BATCH, FakeEngine
 from upwell.clock import SystemClock
-from upwell.doorbell.keys import lease_key, tries_key
+from upwell.doorbell.keys import DRAIN_QUEUE, lease_key, tries_key
 from upwell.doorbell.tries import count_try
-from upwell.errors import Unavailable
+from upwell.errors import Corrupt, Invalid, NotFound, Unavailable, UpwellError
 from upwell.log.receipt import Receipt
 from upwell.settings import Settings
 from workers.drain import Drainer
@@ -121,7 +121,7 @@ async def test_tries_are_forgotten_once_a_batch_came_to_an_end(
 async def test_workers_that_were_killed_by_something_else_cost_one_trial_and_nothing_more(
     engine: PoisonedEngine, drainer: Drainer, trials: FakeTrials, redis: ArqRedis
 ) -> None:
-    for _ in range(7):
+    for _ in range(5):
         await count_try(redis, "a1")
     await drainer.drain(redis, "a1")
     assert trials.asked == [None] and engine.failed == [] and engine.through("a1") == 3 * BATCH
@@ -156,3 +156,56 @@ async def test_a_store_that_is_away_counts_for_nothing(
     for _ in range(5):
         await drainer.drain(redis, "a1")
     assert engine.failed == [] and trials.asked
+
+
+async def test_a_worker_that_is_told_to_stop_leaves_the_search_to_another(
+    engine: PoisonedEngine, drainer: Drainer, trials: FakeTrials, redis: ArqRedis
+) -> None:
+    # All of the first batch but its last entry is fine, so the search is longest.
+    engine.poison = {BATCH}
+    for _ in range(3):
+        await drainer.drain(redis, "a1")
+
+    def stopping(broken: Any) -> str | None:
+        drainer.stopping = engine.through("a1") == 2
+        return engine.breaks(broken)
+
+    trials._breaks = stopping
+    await drainer.drain(redis, "a1")
+    # It ended after the entry it was at, touched nothing else, and somebody goes on, as careful as before.
+    assert engine.through("a1") == 3 and engine.failed == []
+    assert await redis.get(tries_key("a1")) == b"4"
+    assert await redis.zcard(DRAIN_QUEUE) == 1
+    drainer.stopping, trials._breaks = False, engine.breaks
+    await drainer.drain(redis, "a1")
+    assert engine.failed == [Receipt(BATCH, 0)] and engine.through("a1") == 3 * BATCH
+
+
+@pytest.mark.parametrize("kind", [NotFound, Corrupt, Invalid])
+async def test_an_index_that_lacks_something_ends_the_drain_and_counts_for_nothing(
+    engine: PoisonedEngine, drainer: Drainer, trials: FakeTrials, redis: ArqRedis, kind: type[UpwellError],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def lacking(*_: Any) -> Any:
+        raise kind("a segment")
+
+    monkeypatch.setattr(engine, "apply_batch", lacking)
+    for _ in range(5):
+        await drainer.drain(redis, "a1")
+    assert trials.asked == [] and not await redis.exists(tries_key("a1"))
+
+
+async def test_a_batch_that_breaks_workers_and_no_trial_is_applied_entry_by_entry(
+    engine: PoisonedEngine,
+    drainer: Drainer,
+    trials: FakeTrials,
+    redis: ArqRedis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trials._breaks = lambda _: None
+    monkeypatch.setattr(engine, "breaks", lambda broken: "too much at once" if broken is None else None)
+    for _ in range(6):
+        await drainer.drain(redis, "a1")
+    assert engine.through("a1") == 0
+    await drainer.drain(redis, "a1")
+    assert engine.through("a1") == 3 * BATCH and engine.failed == []

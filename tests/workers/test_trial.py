@@ -13,7 +13,7 @@ import pytest
 from tests.making import Client, make_engine, make_index, upsert
 from upwell import failpoint
 from upwell.engine import Engine, Index
-from upwell.errors import Corrupt
+from upwell.errors import Corrupt, Unavailable
 from upwell.failpoint import arm
 from upwell.log.receipt import Receipt
 from workers.poison import culprits
@@ -68,15 +68,15 @@ def test_mutations_that_raise_are_found(engine: Engine, index: Index, plan: Path
 def test_a_mutation_that_kills_is_found_and_what_is_left_to_chance_is_not_its_fault(
     engine: Engine, index: Index, plan: Path
 ) -> None:
-    arm(plan, "apply.mutation=v5 kill", "apply.mutation kill", "segment.written kill")
+    arm(plan, "apply.mutation=v7 kill", "apply.mutation kill", "segment.written kill")
     broken = asyncio.run(found(engine, index))
-    assert list(broken) == [Receipt(1, 5)] and "died, 3 times" in broken[Receipt(1, 5)]
+    assert list(broken) == [Receipt(1, 7)] and "died, 3 times" in broken[Receipt(1, 7)]
 
 
 def test_a_mutation_that_takes_for_ever_is_found(engine: Engine, index: Index, plan: Path) -> None:
-    arm(plan, "apply.mutation=v0 pause:600")
+    arm(plan, "apply.mutation=v7 pause:600")
     broken = asyncio.run(found(engine, index, timeout_s=4))
-    assert list(broken) == [Receipt(1, 0)] and "took longer than 4 s" in broken[Receipt(1, 0)]
+    assert list(broken) == [Receipt(1, 7)] and "took longer than 4 s" in broken[Receipt(1, 7)]
 
 
 def test_an_index_that_cannot_be_read_proves_nothing(engine: Engine, index: Index, plan: Path) -> None:
@@ -84,6 +84,20 @@ def test_an_index_that_cannot_be_read_proves_nothing(engine: Engine, index: Inde
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(Corrupt):
         asyncio.run(found(engine, index))
+
+
+def test_a_process_that_cannot_even_begin_proves_nothing(
+    engine: Engine, index: Index, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    nowhere = engine.settings.model_copy(update={"data": tmp_path / "file"})
+
+    async def work() -> None:
+        async with Trials(nowhere, index.record.id) as trials:
+            await trials.breaks({})
+
+    with pytest.raises(Unavailable, match="could not begin"):
+        asyncio.run(work())
 
 
 def test_a_forgetful_store_reads_and_forgets(engine: Engine, index: Index) -> None:

@@ -9,12 +9,13 @@ import orjson
 from aiohttp import web
 
 from ingest.doors.cloudflare.context import authorised_index, operations
+from ingest.doors.cloudflare.streams import NUMBERS_AT_ONCE, streamed
 from ingest.doors.cloudflare.writes import acknowledge, refuse_dry_run, wishes_of
 from upwell.catalog.tokens import Access
 from upwell.changeset import Changeset
 
-#: Rows that are encoded at a time, while the event loop does something else.
-ROWS_AT_ONCE = 500
+#: Of short vectors: their metadata may be long.
+ROWS_AT_ONCE_MAX = 500
 
 
 async def changeset(request: web.Request) -> web.StreamResponse:
@@ -27,13 +28,7 @@ async def changeset(request: web.Request) -> web.StreamResponse:
         "X-Upwell-Operation": found.operation,
         "X-Upwell-Rows": str(len(found)),
     }
-    stream = web.StreamResponse(headers=headers)
-    await stream.prepare(request)
-    lines = _lines(found)
-    while text := await ops.look(lambda: b"".join(next(lines, ()))):
-        await stream.write(text)
-    await stream.write_eof()
-    return stream
+    return await streamed(request, headers, _pieces(found))
 
 
 async def retry(request: web.Request) -> web.Response:
@@ -48,16 +43,18 @@ async def retry(request: web.Request) -> web.Response:
     return await acknowledge(request, index, accepted, wishes)
 
 
-def _lines(changeset: Changeset) -> Iterator[list[bytes]]:
+def _pieces(changeset: Changeset) -> Iterator[bytes]:
     """The rows of a changeset as lines, some at a time."""
     if changeset.metadata_index is not None:
         about = changeset.metadata_index
-        yield [orjson.dumps({"propertyName": about.property, "indexType": about.type}) + b"\n"]
-    for start in range(0, len(changeset), ROWS_AT_ONCE):
-        yield [
+        yield orjson.dumps({"propertyName": about.property, "indexType": about.type}) + b"\n"
+    dimensions = 1 if changeset.vectors is None else changeset.vectors.shape[1]
+    rows_each = min(ROWS_AT_ONCE_MAX, max(1, NUMBERS_AT_ONCE // dimensions))
+    for start in range(0, len(changeset), rows_each):
+        yield b"".join(
             orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
-            for row in _rows(changeset, start, min(start + ROWS_AT_ONCE, len(changeset)))
-        ]
+            for row in _rows(changeset, start, min(start + rows_each, len(changeset)))
+        )
 
 
 def _rows(changeset: Changeset, start: int, end: int) -> Iterator[dict[str, Any]]:

@@ -6,27 +6,20 @@ many vectors. What goes wrong on the way breaks the connection off before the la
 
 from __future__ import annotations
 
-import asyncio
 import zlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import orjson
-import structlog
 import zstandard
 from aiohttp import web
 
 from ingest.doors.cloudflare.context import authorised_index, operations
+from ingest.doors.cloudflare.streams import NUMBERS_AT_ONCE, streamed
 from upwell.catalog.tokens import Access
-from upwell.errors import Corrupt, Invalid, UpwellError
+from upwell.errors import Invalid
 from upwell.query.scan import Scan, Some
 
-log = structlog.get_logger()
-
-#: Numbers that are turned into text at once: some 700 KB of it, and a few milliseconds.
-NUMBERS_AT_ONCE = 1 << 16
-#: A client that takes nothing for so long is gone: its version is let go of.
-STALLED_S = 120.0
 #: Text of numbers has little to gain from more.
 GZIP_LEVEL = 1
 ZSTD_LEVEL = 1
@@ -67,33 +60,7 @@ async def export(request: web.Request) -> web.StreamResponse:
     name, encoder = _encoder(request.headers.get("Accept-Encoding", ""))
     if name is not None:
         headers["Content-Encoding"] = name
-    if request.method == "HEAD":
-        return web.Response(headers=headers)
-    stream = web.StreamResponse(headers=headers)
-    await stream.prepare(request)
-    try:
-        await _send(request, stream, _pieces(scan, encoder))
-    except UpwellError as error:
-        if isinstance(error, Corrupt):
-            ops.met_damage(error)
-        log.error("export broken off", path=request.path, error=str(error))
-        _break_off(request)
-    except (ConnectionError, TimeoutError):
-        _break_off(request)
-    return stream
-
-
-async def _send(request: web.Request, stream: web.StreamResponse, pieces: Iterator[bytes]) -> None:
-    ops = operations(request)
-    while (piece := await ops.bulk(lambda: next(pieces, None))) is not None:
-        async with asyncio.timeout(STALLED_S):
-            await stream.write(piece)
-
-
-def _break_off(request: web.Request) -> None:
-    """End the connection in the middle of the stream."""
-    if request.transport is not None:
-        request.transport.abort()
+    return await streamed(request, headers, _pieces(scan, encoder))
 
 
 def _pieces(scan: Scan, encoder: Encoder) -> Iterator[bytes]:
