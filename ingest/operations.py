@@ -43,8 +43,6 @@ log = structlog.get_logger()
 #: Threads for looks at the store and for appends: they wait for the disk, so there may be more than cores.
 STORE_THREADS = 8
 HOUSEKEEPING_S = 30.0
-#: In whose name mutations are tried again: whoever asks for it, it is the same request.
-RETRY = "retry"
 #: Damaged objects that are remembered as told.
 DAMAGED_KEPT = 10_000
 
@@ -185,12 +183,12 @@ class Operations:
         """
         # All that came of it are to do the same, so it is sent as it was at first, whatever has become of their bytes.
         prepared = await self.look(index.sent.again, mutation_id, self.engine.clock.now())
-        request = Request.of(RETRY, mutation_id)
+        request = Request.of_retry(mutation_id)
         while (settled := await self.look(index.requests.answer, request.name)) is not None:
             followed = mint(index.record.receipt_key, settled.receipt)
             if (await self.look(index.outcomes.of, followed)).state is not State.FAILED:
                 return Accepted(followed, settled.receipt, replayed=True)
-            request = Request.of(RETRY, followed)
+            request = Request.of_retry(followed)
         await self.admit(index, adds_rows=prepared.mutation.operation.brings_vectors)
         return await self._append(index, prepared, replace(sender, key=None), None, request)
 

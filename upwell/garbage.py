@@ -33,7 +33,7 @@ from upwell.failpoint import Step, reached
 from upwell.ids import new_identity, numbered, numbers_in
 from upwell.log.kept import KeptMutations
 from upwell.log.reader import LogReader
-from upwell.log.request import Requests
+from upwell.log.request import RETRY_PREFIX, Requests
 from upwell.manifest import Manifest, ManifestHead
 from upwell.shard.view import segment_key
 from upwell.store import Store
@@ -272,7 +272,9 @@ class Collector:
                 if found is None:
                     continue
                 self._decided_at[key] = found.at
-            if self._clock.now() - self._decided_at[key] < self._requests_kept:
+            is_retry = key.rpartition("/")[2].startswith(RETRY_PREFIX)
+            kept = max(self._failed_kept, self._requests_kept) if is_retry else self._requests_kept
+            if self._clock.now() - self._decided_at[key] < kept:
                 continue
             suspect = self._suspects[key]
             if suspect.past is None:

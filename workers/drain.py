@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import asdict
@@ -24,6 +26,7 @@ from upwell.doorbell.notices import Notice, hint_applying, publish
 from upwell.doorbell.tries import count_try, forget_tries
 from upwell.errors import Fenced, UpwellError
 from upwell.failpoint import Step, reached
+from upwell.log.receipt import Receipt
 from upwell.settings import Settings
 from upwell.shard.apply import Applied
 from upwell.shard.batch import Broken
@@ -41,6 +44,15 @@ SLICE_S = 10.0
 HINT_TTL_S = 10.0
 #: Pause before looking again after losing a race for a commit.
 FENCED_PAUSE_S = 0.02
+#: After half a grace period a batch cannot be committed any more; but never is one taken to hang so soon.
+HUNG_AFTER_S_MIN = 120.0
+WAKING_S = 10.0
+
+
+def _end_process() -> None:
+    """End at once: a thread that hangs keeps every gentler way from coming to its end."""
+    sys.stderr.flush()
+    os._exit(os.EX_SOFTWARE)
 
 
 class BrokenBatchError(Exception):
@@ -59,6 +71,8 @@ class Drainer:
         *,
         committed: Callable[[str], None] = lambda _: None,
         trials: Callable[[str], Trials] | None = None,
+        hung_after_s: float | None = None,
+        end: Callable[[], None] = _end_process,
     ) -> None:
         self._engine = engine
         self._settings = settings
@@ -67,6 +81,10 @@ class Drainer:
         #: Told of each commit: the index's identity.
         self._committed = committed
         self._trials = trials or partial(Trials, settings)
+        #: By index: what a search for culprits has found so far.
+        self._suspected: dict[str, dict[Receipt, str]] = {}
+        self._hung_after_s = hung_after_s or max(HUNG_AFTER_S_MIN, settings.grace_s / 2)
+        self._end = end
         #: Set when the process is told to stop: drains end after the batch they are at.
         self.stopping = False
 
@@ -150,8 +168,10 @@ class Drainer:
             until = self._clock.monotonic() + (SLICE_S if fine else inf)
             while hold.ours and not self.stopping and self._clock.monotonic() < until:
                 mutations = await loop.run_in_executor(self._executor, self._engine.next_entry, index_id)
-                broken = await culprits(mutations, trials.breaks)
+                suspected = self._suspected.setdefault(index_id, {})
+                broken = await culprits(mutations, trials.breaks, suspected)
                 applied = await self._apply(redis, index_id, hold, broken)
+                self._suspected.pop(index_id, None)
                 if broken or applied is None:
                     return
 
@@ -172,7 +192,7 @@ class Drainer:
             except Exception as error:
                 raise BrokenBatchError from error
 
-        applied = await loop.run_in_executor(self._executor, apply)
+        applied = await self._unless_it_hangs(loop.run_in_executor(self._executor, apply), index_id)
         if applied is not None:
             reached(Step.DRAIN_COMMITTED)
             log.debug("batch applied", index=index_id, **asdict(applied))
@@ -180,3 +200,21 @@ class Drainer:
             await publish(redis, Notice(index_id, applied.version, applied.through_position))
             reached(Step.DRAIN_TOLD)
         return applied
+
+    async def _unless_it_hangs(self, work: asyncio.Future[Applied | None], index_id: str) -> Applied | None:
+        """What comes of ``work``. If nothing does, this process ends itself: its thread, and what that has locked, cannot be had back.
+
+        A batch that takes so long could not be committed any more; the next worker counts it among the tries.
+        """
+        try:
+            done, _ = await asyncio.wait([work], timeout=self._hung_after_s)
+            if not done:
+                # We may only just have been woken ourselves.
+                done, _ = await asyncio.wait([work], timeout=WAKING_S)
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
+        if not done:
+            log.critical("a batch hangs; this worker ends itself", index=index_id)
+            self._end()
+        return await work

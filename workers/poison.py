@@ -19,17 +19,25 @@ class NobodysFaultError(Exception):
     """Nothing of the entry is to blame: without any of it, applying breaks just the same."""
 
 
-async def culprits(mutations: Sequence[Receipt], breaks: Breaks) -> dict[Receipt, str]:
+async def culprits(
+    mutations: Sequence[Receipt], breaks: Breaks, suspected: dict[Receipt, str] | None = None
+) -> dict[Receipt, str]:
     """Which of an entry's mutations must be left out so that the rest can be applied, and why each of them must.
 
     Halves: each culprit is the last mutation of the shortest beginning of the entry that breaks, so it costs a logarithm of trials. And
     one more at the end: what happened only once in a trial (memory that was short, a process that could not begin) blames nobody.
-    Raises NobodysFaultError, and what ``breaks`` raises.
+    What is found goes into ``suspected`` at once, so that a search which was cut off goes on where it was. Raises NobodysFaultError, and
+    what ``breaks`` raises.
     """
-    found: dict[Receipt, str] = {}
+    found: dict[Receipt, str] = {} if suspected is None else suspected
+    for one in found.keys() - set(mutations):
+        # Of an entry that somebody has applied meanwhile.
+        del found[one]
     reason = await breaks(found)
-    if reason is None:
+    if reason is None and not found:
         return found
+    if reason is None:
+        return await _confirmed(found, breaks)
     if (other := await breaks(dict.fromkeys(mutations, reason))) is not None:
         raise NobodysFaultError(other)
     while reason is not None:
@@ -44,6 +52,11 @@ async def culprits(mutations: Sequence[Receipt], breaks: Breaks) -> dict[Receipt
                 breaking, reason = middle, why
         found[suspects[breaking - 1]] = reason
         reason = await breaks(found) if len(found) < len(mutations) else None
+    return await _confirmed(found, breaks)
+
+
+async def _confirmed(found: dict[Receipt, str], breaks: Breaks) -> dict[Receipt, str]:
+    """Those without which it does not go, each tried once more."""
     for one in list(found):
         without = {other: why for other, why in found.items() if other != one}
         if await breaks(without) is None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ingest.metrics import Metrics
-from ingest.operations import RETRY, Operations, Sender
+from ingest.operations import Operations, Sender
 from tests.making import Client, drain, make_engine, make_index, upsert
 from upwell.engine import Engine, Index
 from upwell.log.receipt import Receipt, mint
@@ -52,7 +52,7 @@ async def test_a_thousand_tries_that_failed_are_followed_to_the_last(
     ids = Client(index).append(*(upsert((f"v{n}", (1, n))) for n in range(1_200)))
     fail(engine, index, 1, len(ids))
     for place, before in enumerate(ids[:-1], 1):
-        index.requests.settle(Request.of(RETRY, before), Receipt(1, place))
+        index.requests.settle(Request.of_retry(before), Receipt(1, place))
     accepted = await operations.retry(index, ids[0], SENDER)
     assert not accepted.replayed and accepted.receipt == Receipt(2, 0)
     for one in (ids[0], ids[600], ids[-1]):
@@ -83,7 +83,7 @@ async def test_what_is_answered_about_a_try_is_durable(
 ) -> None:
     (bad,) = Client(index).append(upsert(("a", (1, 2))))
     fail(engine, index, 1)
-    request = Request.of(RETRY, bad)
+    request = Request.of_retry(bad)
     first = await operations.retry(index, bad, SENDER)
     confirmed: list[str] = []
     monkeypatch.setattr(DirectoryStore, "confirm", lambda _, key: confirmed.append(key))

@@ -10,13 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.making import HandClock, contents, drain, insert, make_engine, make_index, prepared, upsert
+from tests.making import (
+    Client,
+    HandClock,
+    contents,
+    drain,
+    insert,
+    make_engine,
+    make_index,
+    prepared,
+    upsert,
+)
 from upwell import garbage
 from upwell.changeset import Changeset
 from upwell.engine import Engine, Index
 from upwell.log import writer as writer_module
 from upwell.log.entry import PreparedMutation, request_of
 from upwell.log.receipt import Receipt, mint
+from upwell.log.request import Request
 from upwell.outcome import State
 
 WINDOW_S = 1000.0
@@ -232,3 +243,22 @@ def test_a_pass_reads_only_so_many_records(
     drain(engine, index)
     clock.pass_s(2 * WINDOW_S)
     assert [engine.collect_garbage(index.record.id).requests for _ in range(4)] == [3, 3, 2, 0]
+
+
+def test_that_a_mutation_was_tried_again_is_known_for_as_long_as_it_is_kept(tmp_path: Path) -> None:
+    clock = HandClock()
+    engine = make_engine(tmp_path, clock=clock, grace_s=10, idempotency_s=20, failed_s=200)
+    index = make_index(engine)
+    (mutation,) = Client(index).append(upsert(("v", (1, 2))))
+    drain(engine, index)
+    retried, other = Request.of_retry(mutation), Request.of("token", "key", b"said")
+    for request in (retried, other):
+        index.requests.settle(request, Receipt(1, 0))
+    for _ in range(8):
+        clock.pass_s(10)
+        index.collector.collect()
+    assert index.requests.find(retried.name) is not None and index.requests.find(other.name) is None
+    for _ in range(16):
+        clock.pass_s(10)
+        index.collector.collect()
+    assert index.requests.find(retried.name) is None

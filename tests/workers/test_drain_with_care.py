@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import pytest
 from arq.connections import ArqRedis
@@ -18,6 +19,7 @@ from upwell.errors import Corrupt, Invalid, NotFound, Unavailable, UpwellError
 from upwell.log.receipt import Receipt
 from upwell.settings import Settings
 from workers.drain import Drainer
+from workers.trial import Trials
 
 #: Tells why a batch (None) or an entry without these mutations breaks.
 Breaks = Callable[[Any], str | None]
@@ -209,3 +211,46 @@ async def test_a_batch_that_breaks_workers_and_no_trial_is_applied_entry_by_entr
     assert engine.through("a1") == 0
     await drainer.drain(redis, "a1")
     assert engine.through("a1") == 3 * BATCH and engine.failed == []
+
+
+async def test_a_worker_whose_batch_hangs_ends_itself_and_the_try_stays_counted(
+    engine: PoisonedEngine, trials: FakeTrials, redis: ArqRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.drain.WAKING_S", 0.1)
+    released, chosen = threading.Event(), cast("Callable[[str], Trials]", lambda _: trials)
+
+    class EndedError(BaseException):
+        pass
+
+    def end() -> None:
+        released.set()
+        raise EndedError
+
+    def hang(*_: object) -> None:
+        released.wait(30)
+
+    monkeypatch.setattr(engine, "apply_batch", hang)
+    with ThreadPoolExecutor(1) as executor:
+        drainer = Drainer(
+            engine, Settings(), SystemClock(), executor, trials=chosen, hung_after_s=0.2, end=end
+        )
+        with pytest.raises(EndedError):
+            await drainer.drain(redis, "a1")
+    assert await redis.get(tries_key("a1")) == b"1"
+
+
+async def test_a_batch_that_ends_just_as_its_worker_wakes_does_not_hang(
+    engine: PoisonedEngine, trials: FakeTrials, redis: ArqRedis
+) -> None:
+    engine.apply_s = 0.4
+    chosen = cast("Callable[[str], Trials]", lambda _: trials)
+
+    def end() -> None:
+        raise AssertionError("it was not hanging")
+
+    with ThreadPoolExecutor(1) as executor:
+        drainer = Drainer(
+            engine, Settings(), SystemClock(), executor, trials=chosen, hung_after_s=0.1, end=end
+        )
+        await drainer.drain(redis, "a1")
+    assert engine.through("a1") == 3 * BATCH

@@ -98,3 +98,33 @@ def test_what_happened_in_one_trial_only_blames_nobody(poison: set[int], mishap:
     except NobodysFaultError:
         return
     assert {one.place for one in found} == poison
+
+
+def test_a_search_that_was_cut_off_goes_on_where_it_was() -> None:
+    entry, suspected = Entry({3, 500, 997}), dict[Receipt, str]()
+    left = 20
+
+    async def breaks_while_it_may(left_out: dict[Receipt, str]) -> str | None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise ConnectionError("cut off")
+        return await entry.breaks(left_out)
+
+    searches = 0
+    found: dict[Receipt, str] = {}
+    while not found:
+        searches, left = searches + 1, 20
+        try:
+            found = asyncio.run(culprits(MUTATIONS, breaks_while_it_may, suspected))
+        except ConnectionError:
+            assert len(suspected) >= searches
+    assert {one.place for one in found} == {3, 500, 997} and searches > 1
+
+
+def test_what_was_suspected_of_another_entry_is_forgotten() -> None:
+    stale = {Receipt(6, 1): "long applied", MUTATIONS[2]: "a mishap"}
+    assert asyncio.run(culprits(MUTATIONS[:5], Entry(set()).breaks, stale)) == {}
+    assert asyncio.run(culprits(MUTATIONS[:5], Entry({4}).breaks, {MUTATIONS[2]: "a mishap"})) == {
+        MUTATIONS[4]: "broken by 4"
+    }

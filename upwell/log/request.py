@@ -11,7 +11,7 @@ is applied exactly once, whatever crashes, and what was answered to it stays the
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from upwell.clock import Clock
@@ -21,6 +21,9 @@ from upwell.format import Kind, pack
 from upwell.log.receipt import Receipt
 from upwell.store import Store, read_object
 
+#: How the names of requests begin that a failed mutation be tried again: they are remembered for as long as that is kept.
+RETRY_PREFIX = "retry-"
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -28,6 +31,12 @@ class Request:
 
     name: str
     digest: str
+
+    @classmethod
+    def of_retry(cls, mutation_id: str) -> Request:
+        """The request that a mutation which failed be tried again, whoever makes it."""
+        one = cls.of("retry", mutation_id)
+        return replace(one, name=RETRY_PREFIX + one.name)
 
     @classmethod
     def of(cls, token_id: str, key: str, *said: bytes | memoryview) -> Request:
