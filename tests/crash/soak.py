@@ -42,6 +42,20 @@ TOLERANCES: dict[str, tuple[float, float]] = {
     "files": (0.15, 60),
     "bytes": (0.20, 4 * MIB),
 }
+#: Kinds of objects that an index has; each is counted by itself as well.
+KINDS = (
+    "log",
+    "manifest",
+    "segment",
+    "deletions",
+    "payload",
+    "request",
+    "part",
+    "delivery",
+    "webhook",
+    "failed",
+    "failures",
+)
 #: What a disk may do to those that live on, one at a time and only for a while.
 DISK_FAULTS = (
     "disk.sync error:EIO 0.3",
@@ -96,7 +110,9 @@ class Observer:
             with contextlib.suppress(redis.RedisError), redis.Redis.from_url(world.valkey.url) as client:
                 self.samples.add("connections", "valkey", client.info("clients")["connected_clients"])
             files, size = await asyncio.to_thread(_store, world.store.root)
-            self.samples.add("files", "store", files)
+            for kind, count in files.items():
+                self.samples.add("files", kind, count)
+            self.samples.add("files", "store", files.total())
             self.samples.add("bytes", "store", size)
         for slot in calm:
             if slot.pid != self.samples.pids[slot.name]:
@@ -147,14 +163,16 @@ class Observer:
         return bool(rows) and all(alike for *_, alike in rows)
 
 
-def _store(root: Path) -> tuple[int, int]:
-    """Files and bytes of what indexes hold. The catalog keeps every event of a name: it grows with what is made and deleted."""
-    files = size = 0
+def _store(root: Path) -> tuple[Counter[str], int]:
+    """Files of what indexes hold, by their kind, and bytes in all. The catalog keeps every event of a name: it grows with what is made
+    and deleted."""
+    files, size = Counter(dict.fromkeys(KINDS, 0)), 0
     for folder, _, names in os.walk(root / "index"):
+        kind = Path(folder).relative_to(root).parts[2:3]
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 size += os.stat(os.path.join(folder, name)).st_size
-                files += 1
+                files[kind[0] if kind else name] += 1
     return files, size
 
 
