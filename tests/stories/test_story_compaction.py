@@ -67,7 +67,8 @@ def test_writers_and_readers_never_notice_a_merge(service: Service) -> None:
         deadline = time.monotonic() + 60
         while True:
             compaction = index.get("/info").result["compaction"]
-            if compaction["segments"] <= 2 and compaction["pending"] == 0:
+            # A small one may rest beside a large one in each shard; of 72 that were written few are left.
+            if compaction["segments"] <= 6 and compaction["pending"] == 0:
                 break
             assert time.monotonic() < deadline, compaction
             time.sleep(0.1)
