@@ -86,6 +86,7 @@ def test_no_query_sees_half_of_a_mutation_across_shards(service: Service) -> Non
     assert torn == []
 
 
+@pytest.mark.slow
 def test_a_killed_worker_delays_visibility_by_seconds_only() -> None:
     with running(apis=1, workers=1) as service:
         index = fresh(service.apis[0])

@@ -121,25 +121,23 @@ def test_two_that_believe_they_hold_the_lease_wake_in_either_order(
 
 
 OVERSLEPT = [
-    Step.MANIFEST_COMMIT_BEFORE,
-    *(
-        pytest.param(step, marks=pytest.mark.slow)
-        for step in (
-            Step.BATCH_READ,
-            Step.APPLY_ROWS,
-            Step.SEGMENT_WRITTEN,
-            Step.DELETIONS_WRITTEN,
-            Step.MANIFEST_COMMIT_AFTER,
-            Step.DRAIN_RELEASE,
-            Step.COMPACT_COMMIT_BEFORE,
-            Step.COMPACT_BUILT,
-            Step.COMPACT_WRITTEN,
-            Step.COMPACT_COMMIT_AFTER,
-            Step.GARBAGE_LOG_BEFORE,
-            Step.GARBAGE_MANIFEST_BEFORE,
-            Step.GARBAGE_SEGMENT_BEFORE,
-        )
-    ),
+    pytest.param(step, marks=pytest.mark.slow)
+    for step in (
+        Step.MANIFEST_COMMIT_BEFORE,
+        Step.BATCH_READ,
+        Step.APPLY_ROWS,
+        Step.SEGMENT_WRITTEN,
+        Step.DELETIONS_WRITTEN,
+        Step.MANIFEST_COMMIT_AFTER,
+        Step.DRAIN_RELEASE,
+        Step.COMPACT_COMMIT_BEFORE,
+        Step.COMPACT_BUILT,
+        Step.COMPACT_WRITTEN,
+        Step.COMPACT_COMMIT_AFTER,
+        Step.GARBAGE_LOG_BEFORE,
+        Step.GARBAGE_MANIFEST_BEFORE,
+        Step.GARBAGE_SEGMENT_BEFORE,
+    )
 ]
 
 

@@ -174,6 +174,7 @@ async def test_sigterm_ends_a_busy_worker_with_0_and_its_batch_committed(
     assert lease_key("a1") not in server.all_keys()
 
 
+@pytest.mark.slow
 async def test_killed_again_and_again_by_chance(
     engine: FakeEngine, server: ValkeyServer, tmp_path: Path
 ) -> None:
