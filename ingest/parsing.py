@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,7 +20,6 @@ from typing import TypeVar
 import pyarrow as pa
 import structlog
 from aiohttp import web
-from setproctitle import setproctitle
 
 from ingest.body import Rules, parse_upload
 from ingest.requests import read_body
@@ -35,7 +33,7 @@ from ingest.spool import (
     receive,
 )
 from upwell.changeset import Operation
-from upwell.children import die_with_parent
+from upwell.children import begin_helper
 from upwell.failpoint import Step, reached
 from upwell.log.entry import Mutation, PreparedMutation, prepare
 
@@ -110,8 +108,8 @@ class Parsers:
         return ProcessPoolExecutor(
             self._count,
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=_begin,
-            initargs=(os.getpid(),),
+            initializer=begin_helper,
+            initargs=(os.getpid(), "upwell parse"),
         )
 
     async def close(self) -> None:
@@ -142,13 +140,6 @@ def _parse_files(body: SpooledName, columns: SpooledName, how: Upload) -> Mutati
         while view.nbytes:
             view = view[os.write(fd, view) :]
     return prepared.mutation
-
-
-def _begin(front_end: int) -> None:
-    """In a new process: end with the front end, however it ends, and leave Ctrl-C to it."""
-    die_with_parent(front_end)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    setproctitle("upwell parse")
 
 
 def _nothing() -> None:

@@ -1,4 +1,4 @@
-"""Child processes that end with us: for the supervisor, and for the embedded Valkey."""
+"""Child processes that end with us: for the supervisor, for the embedded Valkey, and for pools of processes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
+
+from setproctitle import setproctitle
 
 PR_SET_PDEATHSIG = 1
 
@@ -43,3 +45,10 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
+
+
+def begin_helper(parent: int, title: str) -> None:
+    """In a new process of a pool of ``parent``'s: be called ``title``, end with it, however it ends, and leave Ctrl-C to it."""
+    die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    setproctitle(title)

@@ -35,7 +35,7 @@ from upwell.log.kept import KeptMutations
 from upwell.log.reader import LogReader
 from upwell.log.request import RETRY_PREFIX, Requests
 from upwell.manifest import Manifest, ManifestHead
-from upwell.shard.view import segment_key
+from upwell.shard.view import named_by
 from upwell.store import Store
 
 log = structlog.get_logger()
@@ -197,9 +197,7 @@ class Collector:
             done.manifests += 1
 
     def _collect_objects(self, now: float, manifest: Manifest, done: Collected) -> None:
-        named = {segment_key(self._folder, segment.id) for segment in manifest.segments()}
-        named |= {segment.deletions.object for segment in manifest.segments() if segment.deletions}
-        named |= {page.object for page in manifest.failure_pages}
+        named = named_by(manifest, self._folder)
         fence = False
         for kind in ("segment", "deletions", "failures", "part"):
             for key in self._list(kind):

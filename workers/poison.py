@@ -34,8 +34,6 @@ async def culprits(
         # Of an entry that somebody has applied meanwhile.
         del found[one]
     reason = await breaks(found)
-    if reason is None and not found:
-        return found
     if reason is None:
         return await _confirmed(found, breaks)
     if (other := await breaks(dict.fromkeys(mutations, reason))) is not None:

@@ -19,10 +19,9 @@ from types import TracebackType
 from typing import Self
 
 import structlog
-from setproctitle import setproctitle
 
 from upwell import failpoint
-from upwell.children import die_with_parent
+from upwell.children import begin_helper
 from upwell.clock import SystemClock
 from upwell.engine import Engine
 from upwell.errors import Unavailable, UpwellError
@@ -144,15 +143,14 @@ _engine: Engine | None = None
 
 
 def _begin(worker: int, settings: Settings) -> None:
-    """In a new process: end with the worker, leave Ctrl-C to it, and open the store."""
+    """In a new process: open the store, and change nothing of it."""
     global _engine  # noqa: PLW0603  a process of a pool has nowhere else to keep it
-    die_with_parent(worker)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    setproctitle("upwell trial")
+    begin_helper(worker, "upwell trial")
     # The worker says what comes of it.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     failpoint.leave_nothing_to_chance()
-    _engine = Engine(ForgetfulStore(open_store(settings.store, settings.data)), settings, SystemClock())
+    store = open_store(settings.store, settings.data, to_look=True)
+    _engine = Engine(ForgetfulStore(store), settings, SystemClock())
 
 
 def _try(index_id: str, broken: Broken | None) -> str | None:

@@ -17,14 +17,16 @@ from pathlib import Path
 from upwell.catalog.record import IndexRecord
 from upwell.clock import Clock
 from upwell.custody.archive import ArchiveWriter, Contents
-from upwell.custody.objects import kind_of, named_by, verify
+from upwell.custody.objects import kind_of, verify
 from upwell.errors import Exists, NotFound, Unavailable
 from upwell.ids import new_identity, numbered
 from upwell.log.reader import LogReader
 from upwell.log.request import request_folder
 from upwell.manifest import Manifest, ManifestChain
 from upwell.manifest.failures import Failures
+from upwell.shard.view import named_by
 from upwell.store import Store
+from upwell.store.disk import RealDisk
 
 #: How often a backup begins again, with what it has, because something was collected before its turn.
 ROUNDS_MAX = 20
@@ -70,11 +72,7 @@ def take_backup(
 def _publish(private: Path, target: Path) -> None:
     """Give the file its name, durably, unless that is taken."""
     target.hardlink_to(private)
-    fd = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    RealDisk().sync_folder(target.parent)
 
 
 class _Copy:

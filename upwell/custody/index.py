@@ -12,13 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
-import orjson
-from pydantic import TypeAdapter
-
 from upwell.catalog.record import IndexRecord, index_folder, read_record
 from upwell.clock import SystemClock
 from upwell.custody.findings import CONSEQUENCES, FROM_BACKUP, WAIT, Finding, Report, Severity
-from upwell.custody.objects import KINDS, kind_of, named_by, strays, verify
+from upwell.custody.objects import KINDS, kind_of, strays, verify
 from upwell.custody.rows import check_shard
 from upwell.errors import Corrupt, NotFound, TooNew
 from upwell.format import ALIGNMENT, Box, Kind
@@ -26,9 +23,10 @@ from upwell.ids import numbered, numbers_in
 from upwell.log.entry import decode_entry
 from upwell.log.reader import LogReader
 from upwell.log.receipt import Receipt
-from upwell.manifest import Failure, Manifest, ManifestChain
+from upwell.manifest import Manifest, ManifestChain
+from upwell.manifest.failures import failures_in
 from upwell.manifest.state import INVARIANTS
-from upwell.shard.view import LiveSegment, ViewOpener, segment_key
+from upwell.shard.view import LiveSegment, ViewOpener, named_by, segment_key
 from upwell.store import Store
 from upwell.webhook import Progress, Webhook
 
@@ -38,7 +36,6 @@ LOOKS_MAX = 4
 _OF_THEIR_OWN = frozenset({"webhook", "delivery", "request", "failed"})
 #: Kinds of objects that are named by numbers.
 _NUMBERED = frozenset({"log", "manifest", "delivery"})
-_FAILURES = TypeAdapter(tuple[Failure, ...])
 
 
 class IndexCheck:
@@ -330,6 +327,6 @@ def _decode(box: Box, key: str) -> None:
         case "request":
             Receipt(box.meta["position"], box.meta["place"])
         case "failures":
-            _FAILURES.validate_python(orjson.loads(box.section("failures")))
+            failures_in(box)
         case _:
             return

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from upwell.format import ALIGNMENT, Box, Kind, unpack
-from upwell.manifest import Manifest
-from upwell.shard.view import segment_key
 
 #: The kinds of objects in an index's folder, by the piece of the path that follows the identity.
 KINDS = {
@@ -28,13 +26,6 @@ _ZERO = slice(32, ALIGNMENT)
 def kind_of(key: str) -> Kind:
     """What an object in an index's folder is, by its name. Raises KeyError."""
     return KINDS[key.split("/")[2]]
-
-
-def named_by(manifest: Manifest, folder: str) -> set[str]:
-    """The names of all objects that a version of the index in ``folder`` cannot do without."""
-    segments = {segment_key(folder, ref.id) for ref in manifest.segments()}
-    deletions = {ref.deletions.object for ref in manifest.segments() if ref.deletions is not None}
-    return segments | deletions | {page.object for page in manifest.failure_pages}
 
 
 def verify(data: memoryview, kind: Kind, key: str, *, quick: bool = False) -> Box:

@@ -72,26 +72,27 @@ redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return ARGV[1]
 """
 
+# The beginning of a script, which goes on if somebody else has it.
 # KEYS mark or lease   ARGV token, ttl ms, the longest it may live, ms
-_TAKE = """
+_TAKE_OR = """
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
 local left = redis.call('PTTL', KEYS[1])
-if left >= 0 and left <= tonumber(ARGV[3]) then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
+if left < 0 or left > tonumber(ARGV[3]) then
+  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+  return 1
+end
 """
 
+_TAKE = _TAKE_OR + "return 0"
+
 # KEYS lease, knock   ARGV token, lease ttl ms, the longest it may live, ms, knock ttl ms
-_ACQUIRE = """
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
-local left = redis.call('PTTL', KEYS[1])
-if left >= 0 and left <= tonumber(ARGV[3]) then
-  redis.call('SET', KEYS[2], '1', 'PX', ARGV[4])
-  return 0
-end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
+_ACQUIRE = (
+    _TAKE_OR
+    + """
+redis.call('SET', KEYS[2], '1', 'PX', ARGV[4])
+return 0
 """
+)
 
 # KEYS lease   ARGV token, lease ttl ms
 _RENEW = """

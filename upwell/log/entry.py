@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from upwell.changeset import Changeset, Operation, decode_columns, encode_columns
 from upwell.errors import Corrupt, LineProblem, Reason
-from upwell.format import Box, Kind, blaming, pack, unpack
+from upwell.format import Box, Kind, pack, unpack
 from upwell.log.request import Request
 from upwell.properties import MetadataIndex
 from upwell.streamed import Part
@@ -26,6 +26,8 @@ from upwell.streamed import Part
 #: Columns larger than this are written under a name of their own first, so that an append which loses the race for a
 #: position sends only a small entry again.
 INLINE_BYTES_MAX = 1 << 20
+#: The one section of a payload object.
+PAYLOAD_SECTION = "columns"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,13 +114,16 @@ class Entry:
 
     def changeset(self, place: int, read_payload: Callable[[str], memoryview]) -> Changeset:
         """The columns of the mutation at ``place``, verified. ``read_payload`` fetches a payload object. May raise Corrupt."""
-        mutation = self.mutations[place]
-        payload = mutation.payload
-        with blaming(payload or self.box.key):
-            columns = (
-                self.box.section(str(place)) if payload is None else columns_of_payload(read_payload(payload))
-            )
-            return changeset_of(mutation, pa.py_buffer(columns), self.position)
+        box, section = self.columns_at(place, read_payload)
+        with box.understood():
+            return changeset_of(self.mutations[place], pa.py_buffer(box.section(section)), self.position)
+
+    def columns_at(self, place: int, read_payload: Callable[[str], memoryview]) -> tuple[Box, str]:
+        """The object that holds the columns of the mutation at ``place``, opened, and in which of its sections. May raise Corrupt."""
+        payload = self.mutations[place].payload
+        if payload is None:
+            return self.box, str(place)
+        return unpack(read_payload(payload), Kind.PAYLOAD, payload), PAYLOAD_SECTION
 
 
 def changeset_of(mutation: Mutation, columns: pa.Buffer, position: int) -> Changeset:
@@ -138,12 +143,7 @@ def changeset_of(mutation: Mutation, columns: pa.Buffer, position: int) -> Chang
 
 def encode_payload(columns: pa.Buffer) -> list[Part]:
     """The bytes of a payload object."""
-    return pack(Kind.PAYLOAD, {}, [("columns", [columns])])
-
-
-def columns_of_payload(data: memoryview) -> memoryview:
-    """The columns in a payload object. Raises Corrupt."""
-    return unpack(data, Kind.PAYLOAD).section("columns")
+    return pack(Kind.PAYLOAD, {}, [(PAYLOAD_SECTION, [columns])])
 
 
 def encode_entry(

@@ -83,13 +83,13 @@ class KeptMutations:
 
     def _columns(self, entry: Entry, place: int) -> tuple[memoryview | None, bool]:
         """A mutation's columns, None if they are gone; and whether they are other than they were sent."""
-        payload, key = entry.mutations[place].payload, entry.box.key
         try:
-            box = entry.box if payload is None else read_object(self._store, payload, Kind.PAYLOAD)
-            name = str(place) if payload is None else "columns"
+            box, name = entry.columns_at(place, self._store.read)
             columns = box.section(name, verify=False)
         except (Corrupt, NotFound) as error:
-            log.error("a failed mutation's columns are lost", key=key, place=place, error=str(error))
+            log.error(
+                "a failed mutation's columns are lost", key=entry.box.key, place=place, error=str(error)
+            )
             return None, True
         try:
             return box.section(name), False

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import orjson
 from pydantic import TypeAdapter
 
-from upwell.format import Kind, pack
+from upwell.format import Box, Kind, pack
 from upwell.ids import new_identity
 from upwell.manifest.state import Failure, FailurePage, Manifest
 from upwell.store import Store, create_own, read_object
@@ -77,14 +77,18 @@ class Failures:
         with self._lock:
             page = self._pages.get(key)
         if page is None:
-            box = read_object(self._store, key, Kind.FAILURES)
-            with box.understood():
-                page = _PAGE.validate_python(orjson.loads(box.section("failures")))
+            page = failures_in(read_object(self._store, key, Kind.FAILURES))
             with self._lock:
                 self._pages[key] = page
                 while len(self._pages) > PAGES_CACHED:
                     self._pages.popitem(last=False)
         return page
+
+
+def failures_in(box: Box) -> tuple[Failure, ...]:
+    """What a page holds. Raises Corrupt."""
+    with box.understood():
+        return _PAGE.validate_python(orjson.loads(box.section("failures")))
 
 
 def _where(failure: Failure) -> tuple[int, int]:

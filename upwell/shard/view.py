@@ -71,6 +71,13 @@ def segment_key(folder: str, segment_id: str) -> str:
     return f"{folder}/segment/{segment_id}"
 
 
+def named_by(manifest: Manifest, folder: str) -> set[str]:
+    """The names of all objects that a version of the index in ``folder`` cannot do without."""
+    segments = {segment_key(folder, ref.id) for ref in manifest.segments()}
+    deletions = {ref.deletions.object for ref in manifest.segments() if ref.deletions is not None}
+    return segments | deletions | {page.object for page in manifest.failure_pages}
+
+
 class ViewOpener:
     """Opens views of one index, and keeps the segments of the last one open so that the next costs only what is new."""
 
