@@ -5,7 +5,8 @@
     │   ├── InvalidLine      … and we know the line and the field
     │   ├── TooLarge         … and it is a matter of size
     │   ├── TooSlow          … or of time
-    │   └── KeyReused        … its idempotency key belongs to another one
+    │   ├── KeyReused        … its idempotency key belongs to another one
+    │   └── TextRefused      … a model will never take its text
     ├── NotFound             no such index, mutation or vector
     │   └── Gone             there was one, and it was deleted
     ├── Exists               the name is taken
@@ -13,7 +14,8 @@
     ├── Forbidden            a token that may not do this
     ├── Unavailable          a part we need is away
     │   ├── StoreFull        … namely room in the store
-    │   └── TooNew           … namely a newer Upwell, which wrote what we are to read
+    │   ├── TooNew           … namely a newer Upwell, which wrote what we are to read
+    │   └── ModelAway        … namely a model that turns text into vectors
     ├── Behind               we are asked for more than we keep up with
     │   └── TooOften         … or than one token may ask
     ├── Conflict             somebody else was first
@@ -118,6 +120,10 @@ class KeyReused(Invalid):
     """The idempotency key was used for another request."""
 
 
+class TextRefused(Invalid):
+    """The embedding model does not take this text, however often it is asked."""
+
+
 class NotFound(UpwellError):
     """There is no such thing here."""
 
@@ -150,6 +156,15 @@ class StoreFull(Unavailable):
 
 class TooNew(Unavailable):
     """A newer Upwell wrote this; upgrade this one."""
+
+
+class ModelAway(Unavailable):
+    """A model that turns text into vectors is away, or answers nonsense; try again later."""
+
+    def __init__(self, detail: str = "", *, retry_after_s: float | None = None, **facts: object) -> None:
+        super().__init__(detail, **facts)
+        #: When the model itself asks to be tried again, as far as it said so.
+        self.retry_after_s = retry_after_s
 
 
 class Behind(UpwellError):

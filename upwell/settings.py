@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from upwell.embed.configuration import DenseModels, SparseModels
 from upwell.rate import RateText
 
 #: Where a front end or worker on its own looks for Redis when it is told nothing else.
@@ -174,6 +175,62 @@ class Settings(BaseSettings):
         False, description="whether webhooks may lead to private, loopback and other addresses not public"
     )
     query_threads: int = Field(2, ge=1, description="threads that one front end searches with")
+    embedding_models: DenseModels = Field(
+        {}, description="models that turn text into dense vectors, by name, as JSON; `wordllama` is built in"
+    )
+    sparse_embedding_models: SparseModels = Field(
+        {}, description="models that turn text into sparse vectors, by name, as JSON; `BM25` is built in"
+    )
+    embedding_patience_s: float = Field(
+        300.0,
+        gt=0,
+        description="how long a mutation waits for a model that is away before it fails, and so holds up those behind it",
+    )
+    embedding_jobs: int = Field(
+        1,
+        ge=1,
+        description="threads of one process that compute embeddings at once, with models that run in it",
+    )
+
+    upstash_read_your_writes: bool = Field(
+        True,
+        description="whether fetch, range and the like of the Upstash door see all writes acknowledged before they came",
+    )
+    upstash_read_wait_s: float = Field(
+        10.0, gt=0, description="how long they wait for those writes at most; beyond, they get 503"
+    )
+    upstash_vectors_max: int = Field(
+        1_000, ge=1, description="vectors in one upsert or upsert-data request of the Upstash door"
+    )
+    upstash_fetch_max: int = Field(
+        1_000, ge=1, description="vectors that one fetch or one page of range may ask for there"
+    )
+    upstash_top_k_max: int = Field(
+        1_000, ge=1, le=10_000, description="matches that a query may ask for there"
+    )
+    upstash_matches_max: int = Field(
+        10_000, ge=1, description="matches that all queries of one request may ask for there, together"
+    )
+    upstash_id_bytes_max: int = Field(1_024, ge=1, le=4_096, description="bytes of a vector's id there")
+    upstash_namespace_bytes_max: int = Field(
+        256, ge=1, le=4_096, description="bytes of a namespace's name there"
+    )
+    upstash_metadata_bytes_max: int = Field(
+        49_152, ge=2, description="bytes of a vector's metadata as compact JSON there"
+    )
+    upstash_data_bytes_max: int = Field(
+        1 << 20, ge=1, description="bytes of a vector's data there, which is text in UTF-8"
+    )
+    upstash_sparse_max: int = Field(
+        1_000, ge=1, description="dimensions that a sparse vector may have values in there"
+    )
+    upstash_filter_bytes_max: int = Field(16_384, ge=1, description="bytes of a filter's text there")
+    upstash_resumable_max: int = Field(
+        100, ge=1, description="resumable queries that one front end keeps at once"
+    )
+    upstash_resumable_idle_s_max: float = Field(
+        3_600.0, gt=0, description="longest `maxIdle` that a resumable query may ask for"
+    )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged"
