@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import orjson
@@ -19,11 +20,11 @@ from upwell.log import writer as writer_module
 from upwell.log.entry import PreparedMutation, request_of
 from upwell.log.receipt import Receipt, mint
 from upwell.properties import MetadataIndex, PropertyType
-from upwell.query.filter import Covered, OneOf
 from upwell.query.lookup import lookup
 from upwell.query.scan import Scan
 from upwell.query.search import search
 from upwell.settings import Settings
+from upwell.shard.filter import Covered, OneOf
 from upwell.webhook import Event
 
 DIMENSIONS = 64
@@ -128,13 +129,17 @@ def build() -> House:
     return House(kept, token, (first, second, third), failed, webhook.id, request.mutation.request.name)
 
 
-def holds(index: Index) -> list[tuple[str, bytes, str | None, bytes | None]]:
-    """Everything alive, in order of ids."""
+def holds(index: Index) -> list[tuple[Any, ...]]:
+    """Everything alive, in order of ids and namespaces: id, values, namespace, metadata, data, sparse indices and values."""
     found = []
     for some in Scan(index.newest.get()).some(1_000):
         values = [row.tobytes() for row in some.vectors]
-        found += list(zip(some.ids, values, some.namespaces, some.metadata, strict=True))
-    return sorted(found)
+        sparse = [
+            () if some.sparse is None else tuple(part.tolist() for part in some.sparse.row(place))
+            for place in range(len(some))
+        ]
+        found += list(zip(some.ids, values, some.namespaces, some.metadata, some.data, sparse, strict=True))
+    return sorted(found, key=lambda row: (row[0], row[2] or ""))
 
 
 Question = Callable[[Engine, Index, House], object]

@@ -24,6 +24,7 @@ from upwell.settings import Settings
 from upwell.shard.apply import Applied
 from upwell.shard.batch import Broken
 from upwell.shard.compact import Compacted
+from upwell.shard.embedding import TextClaims
 from upwell.shard.part import PartTask, Sharing
 from upwell.webhook import Delivery
 from workers.worker import WorkerProcess, stop_on_signals
@@ -108,6 +109,12 @@ class FakeEngine:
     def webhook_indexes(self) -> list[str]:
         return []
 
+    def embed_ahead(self, index_id: str, claims: TextClaims) -> int:
+        return 0
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
     def webhooks_due(self, index_id: str) -> list[str]:
         return []
 
@@ -121,13 +128,17 @@ class FakeEngine:
         applying: Callable[[int], None],
         sharing: Sharing | None = None,
         broken: Broken | None = None,
+        *,
+        claims: TextClaims | None = None,
     ) -> Applied | None:
         with self._lock:
+            # Read before anybody can see that we are called, and change it.
+            apply_s = self.apply_s
             self.calls += 1
             self._busy[index_id] = self._busy.get(index_id, 0) + 1
             self.at_once = max(self.at_once, self._busy[index_id])
         try:
-            return self._apply(index_id, still_ours, applying)
+            return self._apply(index_id, still_ours, applying, apply_s)
         except Fenced:
             self.fenced += 1
             raise
@@ -136,7 +147,7 @@ class FakeEngine:
                 self._busy[index_id] -= 1
 
     def _apply(
-        self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None]
+        self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None], apply_s: float
     ) -> Applied | None:
         if self.away:
             raise Unavailable("the store is away")
@@ -149,7 +160,7 @@ class FakeEngine:
         if through == applied:
             return None
         applying(through)
-        time.sleep(self.apply_s)
+        time.sleep(apply_s)
         if not still_ours():
             raise Fenced("the lease was lost")
         folder = self._folder / index_id / "commit"

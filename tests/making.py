@@ -11,13 +11,13 @@ import orjson
 import pyarrow as pa
 
 from upwell.catalog.names import NewIndex
-from upwell.changeset import Changeset, Operation
+from upwell.changeset import Changeset, KeyScope, Operation
 from upwell.engine import Engine, Index
+from upwell.kinds import IndexKind
 from upwell.log.entry import PreparedMutation, prepare
 from upwell.log.receipt import Receipt, mint
 from upwell.log.writer import LogWriter
 from upwell.settings import Settings
-from upwell.shard.keys import KeyScope
 from upwell.shard.metric import Metric
 from upwell.store import DirectoryStore, Store
 
@@ -64,11 +64,18 @@ def make_index(
     metric: Metric = Metric.EUCLIDEAN,
     shards: int = 2,
     key_scope: KeyScope = KeyScope.INDEX,
+    kind: IndexKind = IndexKind.DENSE,
     account: str = "default",
 ) -> Index:
-    """A new, empty index."""
+    """A new, empty index. A sparse one has no dimensions, whatever is given."""
     new = NewIndex(
-        name=name, description=None, dimensions=dimensions, metric=metric, shards=shards, key_scope=key_scope
+        name=name,
+        description=None,
+        dimensions=dimensions if kind.has_dense else 0,
+        metric=metric,
+        shards=shards,
+        kind=kind,
+        key_scope=key_scope,
     )
     engine.catalog.create(account, new)
     return engine.find(account, name)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
 
 from upwell.columns import decode_batch, encode_batch
-from upwell.errors import LineProblem
+from upwell.errors import Corrupt, LineProblem
 from upwell.properties import MetadataIndex
+from upwell.sparse import Sparse
 
 Matrix = npt.NDArray[np.float32]
 
@@ -24,7 +27,7 @@ DISCARDED_NAMED_MAX = 100
 
 
 class Operation(StrEnum):
-    """What a mutation does: to each of its ids, or to the index's properties.
+    """What a mutation does: to each of its ids, to rows that it describes, or to the index's properties or namespaces.
 
     With one more, LOG_ENTRY's version rises: an older worker must leave an entry alone that it does not understand, and not fail it.
     """
@@ -33,16 +36,26 @@ class Operation(StrEnum):
     INSERT = "insert"
     #: Replace whole or add; of the same id twice in one body the last counts.
     UPSERT = "upsert"
+    #: Change what is given of each row that exists, keep the rest; what does not exist stays so.
+    UPDATE = "update"
     #: Remove by id; unknown ids are no error.
     DELETE = "delete"
+    #: Remove what a selection describes.
+    DELETE_MATCHING = "delete-matching"
+    #: Remove all rows of a namespace, or of all; namespaces stay.
+    RESET = "reset"
+    #: Remove a namespace with all its rows; one that is not there is no error.
+    DELETE_NAMESPACE = "delete-namespace"
+    #: Give a namespace another name. Fails if there is no such namespace, or if the new name is taken.
+    RENAME_NAMESPACE = "rename-namespace"
     #: Declare that a property can be filtered by; the same again changes nothing.
     CREATE_METADATA_INDEX = "create-metadata-index"
     #: Take that back; an unknown property is no error.
     DELETE_METADATA_INDEX = "delete-metadata-index"
 
     @property
-    def brings_vectors(self) -> bool:
-        """Are its rows vectors?"""
+    def brings_rows(self) -> bool:
+        """Are its rows whole ones, to be kept?"""
         return self in (Operation.INSERT, Operation.UPSERT)
 
     @property
@@ -50,15 +63,76 @@ class Operation(StrEnum):
         """Is it about a metadata index, and has no rows?"""
         return self in (Operation.CREATE_METADATA_INDEX, Operation.DELETE_METADATA_INDEX)
 
+    @property
+    def selects(self) -> bool:
+        """Does it remove rows that it describes instead of naming them?"""
+        return self in (Operation.DELETE_MATCHING, Operation.RESET, Operation.DELETE_NAMESPACE)
+
+
+class KeyScope(StrEnum):
+    """Within what an id is unique."""
+
+    #: One row per id (Cloudflare): writing an id with another namespace moves it.
+    INDEX = "index"
+    #: One row per namespace and id (Upstash).
+    NAMESPACE = "namespace"
+    #: Not decided: the first write that names a namespace decides, by what its door means. Until then no row has one, and what
+    #: has none has the same key in either scope.
+    OPEN = "open"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Selection(_Frozen):
+    """Rows that are described: those for which all that is given holds."""
+
+    #: "": rows without a namespace; None: of any.
+    namespace: str | None = None
+    prefix: str | None = None
+    #: As JSON (shard/filter.py); None: no filter.
+    filter: Any = None
+
+
+class Rename(_Frozen):
+    """A namespace's new name. ``delete_existing``: what has the new name already is removed first."""
+
+    namespace: str
+    new_namespace: str
+    delete_existing: bool = False
+
+
+class Details(_Frozen):
+    """What an operation is told beside its rows."""
+
+    #: Of an operation that selects.
+    selection: Selection | None = None
+    rename: Rename | None = None
+    #: Of an update: is its metadata merged into a row's own (RFC 7396), or put in its place?
+    patch: bool = False
+    #: Are its vectors still to be made from its data, by a worker?
+    embed: bool = False
+    #: What its door takes ids to be unique in.
+    scope: KeyScope = KeyScope.INDEX
+    #: The namespace of all its rows, "" for none; None: it has several, or nobody said.
+    namespace: str | None = None
+
+
+#: Of an operation that is told nothing besides.
+NO_DETAILS = Details()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Changeset:
     """One mutation's rows, and what was left out of it on purpose.
 
     ``ids``         Arrow ``utf8``, n values, no nulls, duplicates allowed (their order is their meaning)
-    ``vectors``     float32, shape (n, dimensions), C-contiguous; None unless the operation brings vectors
+    ``vectors``     float32, shape (n, dimensions), C-contiguous; None for rows without dense vectors, and for those yet to be made
+    ``sparse``      n sparse vectors; None likewise
     ``namespaces``  Arrow ``utf8`` with nulls for "none", n values; None when no row has one
     ``metadata``    Arrow ``binary`` holding compact JSON objects, nulls for "none", n values; None when no row has any
+    ``data``        Arrow ``utf8`` with nulls for "none", n values; None when no row has any
     ``received``    lines, rows or ids that the client sent, the discarded ones included
     ``discarded``   the first DISCARDED_NAMED_MAX lines left out at the client's wish, and why
     ``discarded_count``  how many were left out in all
@@ -68,12 +142,15 @@ class Changeset:
     operation: Operation
     ids: pa.Array
     vectors: Matrix | None = None
+    sparse: Sparse | None = None
     namespaces: pa.Array | None = None
     metadata: pa.Array | None = None
+    data: pa.Array | None = None
     received: int
     discarded: tuple[LineProblem, ...] = ()
     discarded_count: int = 0
     metadata_index: MetadataIndex | None = None
+    details: Details = NO_DETAILS
 
     def __post_init__(self) -> None:
         rows = len(self.ids)
@@ -83,24 +160,40 @@ class Changeset:
             raise ValueError(
                 f"vectors are {self.vectors.dtype}{self.vectors.shape}, expected float32({rows}, d)"
             )
-        for column in (self.namespaces, self.metadata):
+        for column in (self.namespaces, self.metadata, self.data, self.sparse):
             if column is not None and len(column) != rows:
                 raise ValueError(f"a column has {len(column)} rows, expected {rows}")
-        if (self.vectors is not None) != self.operation.brings_vectors:
+        self._check_operation()
+
+    def _check_operation(self) -> None:
+        if self.details.scope is KeyScope.OPEN:
+            raise ValueError("whoever writes says what ids are unique in")
+        has_vectors = self.vectors is not None or self.sparse is not None
+        if self.details.embed and (has_vectors or self.data is None or self.data.null_count):
+            raise ValueError("vectors are made from data where there are none yet, and nowhere else")
+        fits = {True: has_vectors or self.details.embed, False: not has_vectors}
+        if self.operation is not Operation.UPDATE and not fits[self.operation.brings_rows]:
             raise ValueError(f"{self.operation} and vectors do not go together")
         if (self.metadata_index is not None) != self.operation.names_property:
             raise ValueError(f"{self.operation} and a metadata index do not go together")
+        if (self.details.selection is not None) != self.operation.selects:
+            raise ValueError(f"{self.operation} and a selection do not go together")
+        if (self.details.rename is not None) != (self.operation is Operation.RENAME_NAMESPACE):
+            raise ValueError(f"{self.operation} and a new name do not go together")
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
+    def vector_bytes(self) -> int:
+        """Bytes of its vectors, dense and sparse."""
+        return sum(one.nbytes for one in (self.vectors, self.sparse) if one is not None)
+
+    @property
     def nbytes(self) -> int:
         """Roughly how large the encoded columns are, in bytes."""
-        columns = (self.ids, self.namespaces, self.metadata)
-        return sum(int(c.nbytes) for c in columns if c is not None) + (
-            0 if self.vectors is None else self.vectors.nbytes
-        )
+        columns = (self.ids, self.namespaces, self.metadata, self.data)
+        return sum(int(c.nbytes) for c in columns if c is not None) + self.vector_bytes
 
 
 def encode_columns(changeset: Changeset) -> pa.Buffer:
@@ -109,10 +202,14 @@ def encode_columns(changeset: Changeset) -> pa.Buffer:
     if changeset.vectors is not None:
         flat = pa.array(np.ascontiguousarray(changeset.vectors).reshape(-1))
         arrays["values"] = pa.FixedSizeListArray.from_arrays(flat, changeset.vectors.shape[1])
+    if changeset.sparse is not None:
+        arrays["sparse_indices"], arrays["sparse_values"] = changeset.sparse.to_arrow()
     if changeset.namespaces is not None:
         arrays["namespace"] = changeset.namespaces
     if changeset.metadata is not None:
         arrays["metadata"] = changeset.metadata
+    if changeset.data is not None:
+        arrays["data"] = changeset.data
     return encode_batch(arrays)
 
 
@@ -124,6 +221,7 @@ def decode_columns(
     discarded: tuple[LineProblem, ...] = (),
     discarded_count: int = 0,
     metadata_index: MetadataIndex | None = None,
+    details: Details = NO_DETAILS,
 ) -> Changeset:
     """Rebuild a changeset over ``data`` without copying its columns. Raises Corrupt."""
     columns = decode_batch(data, "a changeset")
@@ -135,13 +233,26 @@ def decode_columns(
         operation=operation,
         ids=columns["id"],
         vectors=vectors,
+        sparse=sparse_in(columns, "a changeset"),
         namespaces=columns.get("namespace"),
         metadata=columns.get("metadata"),
+        data=columns.get("data"),
         received=received,
         discarded=discarded,
         discarded_count=discarded_count,
         metadata_index=metadata_index,
+        details=details,
     )
+
+
+def sparse_in(columns: dict[str, pa.Array], of: str) -> Sparse | None:
+    """The sparse vectors among columns, None if there are none. Raises Corrupt, which says whose they are (``of``)."""
+    if "sparse_indices" not in columns:
+        return None
+    try:
+        return Sparse.from_arrow(columns["sparse_indices"], columns["sparse_values"])
+    except (ValueError, KeyError) as error:
+        raise Corrupt(f"{of}'s sparse vectors cannot be read") from error
 
 
 def about_property(operation: Operation, metadata_index: MetadataIndex) -> Changeset:
@@ -149,3 +260,8 @@ def about_property(operation: Operation, metadata_index: MetadataIndex) -> Chang
     return Changeset(
         operation=operation, ids=pa.array([], pa.utf8()), received=0, metadata_index=metadata_index
     )
+
+
+def without_rows(operation: Operation, details: Details) -> Changeset:
+    """A mutation of rows that it describes, or of a namespace."""
+    return Changeset(operation=operation, ids=pa.array([], pa.utf8()), received=0, details=details)

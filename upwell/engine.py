@@ -18,9 +18,11 @@ from upwell.catalog.names import Catalog
 from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Tokens
 from upwell.clock import Clock, SystemClock
+from upwell.embed.models import Models
 from upwell.errors import Corrupt, Gone, NotFound, TooNew
 from upwell.garbage import Collected, Collector, DeadIndexes
 from upwell.log.backlog import Backlog, BacklogSize
+from upwell.log.embedded import EmbeddedEntries
 from upwell.log.kept import KeptMutations
 from upwell.log.reader import LogReader
 from upwell.log.receipt import Receipt
@@ -34,6 +36,7 @@ from upwell.settings import Settings
 from upwell.shard.apply import Applied, Applier
 from upwell.shard.batch import BatchLimits, Broken
 from upwell.shard.compact import Compacted, Compactor
+from upwell.shard.embedding import Embedding, TextClaims
 from upwell.shard.newest import NewestView
 from upwell.shard.part import PartTask, Sharing
 from upwell.shard.plan import PlanLimits
@@ -120,7 +123,20 @@ class Index:
             self.newest,
             self._engine.clock,
             limits,
+            embedding=self.embedding,
             metadata_indexes_max=settings.metadata_indexes_max,
+        )
+
+    @cached_property
+    def embedding(self) -> Embedding:
+        """Makes vectors of texts."""
+        engine = self._engine
+        return Embedding(
+            EmbeddedEntries(engine.store, self.record.folder),
+            self.record,
+            lambda: engine.models,
+            engine.clock,
+            engine.settings.embedding_patience_s,
         )
 
     @cached_property
@@ -131,7 +147,7 @@ class Index:
             row_bytes=4 * self.record.dimensions,
             fanout=settings.compaction_fanout,
             rows_max=max(
-                1, min(settings.compaction_rows_max, MERGED_BYTES_MAX // (4 * self.record.dimensions))
+                1, min(settings.compaction_rows_max, MERGED_BYTES_MAX // max(1, 4 * self.record.dimensions))
             ),
         )
         return Compactor(
@@ -213,6 +229,18 @@ class Engine:
         self._lock = threading.Lock()
         self._indexes: dict[str, Index] = {}
 
+    @cached_property
+    def models(self) -> Models:
+        """What makes vectors of texts. Made when first needed: a process that embeds nothing loads nothing. Raises Invalid if the
+        settings name what cannot be used."""
+        return Models(self.settings, self.clock)
+
+    def close(self) -> None:
+        """Let go of models: who waits for one is told that it is away."""
+        models = self.__dict__.get("models")
+        if models is not None:
+            models.close()
+
     def find(self, account: str, name: str) -> Index:
         """The index that a name stands for now. Raises NotFound or Gone."""
         return self._open(self.catalog.find(account, name))
@@ -257,10 +285,20 @@ class Engine:
         applying: Callable[[int], None] = lambda _: None,
         sharing: Sharing | None = None,
         broken: Broken | None = None,
+        *,
+        claims: TextClaims | None = None,
     ) -> Applied | None:
         """Apply and commit an index's next batch; None if there is none, or the index is deleted. See Applier."""
         index = self._live(index_id)
-        return None if index is None else index.applier.apply_batch(still_ours, applying, sharing, broken)
+        if index is None:
+            return None
+        return index.applier.apply_batch(still_ours, applying, sharing, broken, claims=claims)
+
+    def embed_ahead(self, index_id: str, claims: TextClaims) -> int:
+        """Make and keep vectors of texts that an index's log has and nobody is at, some at once; returns of how many entries.
+        Raises ModelAway."""
+        index = self._live(index_id)
+        return 0 if index is None else index.embedding.ahead(index.applier.unembedded(), claims)
 
     def next_entry(self, index_id: str) -> list[Receipt]:
         """The mutations of the log entry that an index applies next; none if there is no entry, or nothing of it can be read."""

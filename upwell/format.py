@@ -54,10 +54,17 @@ class Kind(IntEnum):
     FAILED = 12
     FAILURES = 13
     BACKUP = 14
+    NAMESPACES = 15
+    EMBEDDED = 16
 
 
 #: The newest version of each kind that this code writes and reads.
-VERSION = dict.fromkeys(Kind, 1) | {Kind.LOG_ENTRY: 2, Kind.SEGMENT: 3, Kind.MANIFEST: 4}
+VERSION = dict.fromkeys(Kind, 1) | {
+    Kind.LOG_ENTRY: 3,
+    Kind.SEGMENT: 4,
+    Kind.MANIFEST: 5,
+    Kind.INDEX_RECORD: 2,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ _STEPS = {
     "segment": (Step.GARBAGE_SEGMENT_BEFORE, Step.GARBAGE_SEGMENT_AFTER),
     "deletions": (Step.GARBAGE_DELETIONS_BEFORE, Step.GARBAGE_DELETIONS_AFTER),
     "failures": (Step.GARBAGE_FAILURES_BEFORE, Step.GARBAGE_FAILURES_AFTER),
+    "namespaces": (Step.GARBAGE_NAMESPACES_BEFORE, Step.GARBAGE_NAMESPACES_AFTER),
     "part": (Step.GARBAGE_PART_BEFORE, Step.GARBAGE_PART_AFTER),
 }
 
@@ -84,6 +85,8 @@ class Collected:
     parts: int = 0
     requests: int = 0
     failures: int = 0
+    namespaces: int = 0
+    embedded: int = 0
     kept: int = 0
 
     def __bool__(self) -> bool:
@@ -132,6 +135,7 @@ class Collector:
         entries_until = self._seen_before(began - self._grace_s)
         if entries_until is not None:
             self._collect_log(entries_until.applied_through, done)
+            self._collect_embedded(entries_until.applied_through, done)
         manifests_until = self._seen_before(began - self._results_s)
         if manifests_until is not None:
             self._collect_manifests(manifests_until.version, done)
@@ -179,6 +183,15 @@ class Collector:
             done.log_entries += 1
         self._log_gone_through = max(self._log_gone_through, through)
 
+    def _collect_embedded(self, through: int, done: Collected) -> None:
+        for position in numbers_in(self._store.list(f"{self._folder}/embedded")):
+            if position > through:
+                break
+            reached(Step.GARBAGE_EMBEDDED_BEFORE)
+            self._store.delete(f"{self._folder}/embedded/{numbered(position)}")
+            reached(Step.GARBAGE_EMBEDDED_AFTER)
+            done.embedded += 1
+
     def _payloads_of(self, position: int) -> list[str]:
         try:
             mutations = self._log.read(position).mutations
@@ -199,7 +212,7 @@ class Collector:
     def _collect_objects(self, now: float, manifest: Manifest, done: Collected) -> None:
         named = named_by(manifest, self._folder)
         fence = False
-        for kind in ("segment", "deletions", "failures", "part"):
+        for kind in ("segment", "deletions", "failures", "namespaces", "part"):
             for key in self._list(kind):
                 if key in named:
                     del self._suspects[key]
@@ -224,6 +237,8 @@ class Collector:
                         done.deletions += 1
                     case "failures":
                         done.failures += 1
+                    case "namespaces":
+                        done.namespaces += 1
                     case _:
                         done.parts += 1
         if fence:

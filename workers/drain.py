@@ -30,6 +30,8 @@ from upwell.log.receipt import Receipt
 from upwell.settings import Settings
 from upwell.shard.apply import Applied
 from upwell.shard.batch import Broken
+from upwell.shard.embedding import TextClaims
+from workers.embedding import claiming
 from workers.engine import Drainable
 from workers.hold import Hold, renewed
 from workers.parts import Claims
@@ -183,16 +185,20 @@ class Drainer:
         def tell(through: int) -> None:
             loop.call_soon_threadsafe(hold.tell, hint_applying(redis, index_id, through, HINT_TTL_S))
 
-        def apply() -> Applied | None:
+        def apply(claims: TextClaims) -> Applied | None:
             sharing = Claims(redis, index_id, loop) if broken is None else None
             try:
-                return self._engine.apply_batch(index_id, lambda: hold.ours, tell, sharing, broken)
+                return self._engine.apply_batch(
+                    index_id, lambda: hold.ours, tell, sharing, broken, claims=claims
+                )
             except UpwellError:
                 raise
             except Exception as error:
                 raise BrokenBatchError from error
 
-        applied = await self._unless_it_hangs(loop.run_in_executor(self._executor, apply), index_id)
+        async with claiming(redis, index_id) as claims:
+            work = loop.run_in_executor(self._executor, apply, claims)
+            applied = await self._unless_it_hangs(work, index_id)
         if applied is not None:
             reached(Step.DRAIN_COMMITTED)
             log.debug("batch applied", index=index_id, **asdict(applied))

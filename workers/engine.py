@@ -11,6 +11,7 @@ from upwell.log.receipt import Receipt
 from upwell.shard.apply import Applied
 from upwell.shard.batch import Broken
 from upwell.shard.compact import Compacted
+from upwell.shard.embedding import TextClaims
 from upwell.shard.part import PartTask, Sharing
 from upwell.webhook import Delivery
 
@@ -62,9 +63,11 @@ class Drainable(Protocol):
         applying: Callable[[int], None],
         sharing: Sharing | None = None,
         broken: Broken | None = None,
+        *,
+        claims: TextClaims | None = None,
     ) -> Applied | None:
         """Apply and commit the next batch; ``applying`` is told how far it goes, ``sharing`` may find help with it. With ``broken``
-        it is one log entry, of which these mutations fail.
+        it is one log entry, of which these mutations fail; ``claims`` say who makes which texts' vectors.
 
         Raises Fenced, Unavailable or Corrupt.
         """
@@ -76,6 +79,14 @@ class Drainable(Protocol):
 
     def help_apply(self, index_id: str, task: PartTask, sharing: Sharing) -> int:
         """Write parts of a batch that another process applies; returns how many."""
+        ...
+
+    def embed_ahead(self, index_id: str, claims: TextClaims) -> int:
+        """Make and keep vectors of texts that wait and that nobody is at, some at once; returns of how many entries. Raises ModelAway."""
+        ...
+
+    def close(self) -> None:
+        """Let go of models: who waits for one is told that it is away."""
         ...
 
     def webhook_indexes(self) -> list[str]:

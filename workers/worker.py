@@ -10,7 +10,7 @@ arq's known traps and what is done about each:
     Redis going away makes the worker raise                             a new one is made, with a pause, until told to stop
     a job cancelled at shutdown leaves its thread running               drains end by themselves after the batch they are at
     a health check key each hour                                        each HEALTH_S
-    one timeout for all functions, the longest of them                  compactions have a queue and an arq worker of their own
+    one timeout for all functions, the longest of them                  compactions, and texts, have queues and arq workers of their own
     a job's place in the queue is its enqueuer's clock, ahead or not    upwell/doorbell/jobs.py
     what it cannot read in a queue (of another kind, no text) ends it   the queues are forgotten; the sweep finds what they held
 """
@@ -31,12 +31,22 @@ from redis.exceptions import RedisError
 from upwell.clock import Clock
 from upwell.doorbell.connection import connect, deserialize, serialize
 from upwell.doorbell.ending import end
-from upwell.doorbell.keys import COMPACTION_JOB, COMPACTION_QUEUE, DRAIN_JOB, DRAIN_QUEUE, HELP_JOB, PERMANENT
+from upwell.doorbell.keys import (
+    COMPACTION_JOB,
+    COMPACTION_QUEUE,
+    DRAIN_JOB,
+    DRAIN_QUEUE,
+    EMBED_JOB,
+    EMBED_QUEUE,
+    HELP_JOB,
+    PERMANENT,
+)
 from upwell.errors import UpwellError
 from upwell.settings import Settings
 from workers.collect import Collecting
 from workers.compaction import Compacting, compacting_threads
 from workers.drain import Drainer
+from workers.embedding import EmbeddingAhead
 from workers.engine import Drainable
 from workers.parts import Helping
 from workers.sweep import Sweep
@@ -52,6 +62,8 @@ DRAIN_TIMEOUT_S = 900
 #: The same; a compaction notices itself when it is not wanted any more.
 COMPACTION_TIMEOUT_S = 6 * 3600
 COMPACTION_POLL_S = 0.1
+#: A backstop only: it ends when nothing is left to embed.
+EMBEDDING_TIMEOUT_S = 3600
 NEVER_GIVE_UP = 10**9
 QUEUE_READ_LIMIT = 10_000
 HEALTH_S = 15
@@ -74,6 +86,9 @@ class WorkerProcess:
         self._courier = Courier(engine, settings, clock)
         self._drainer = Drainer(engine, settings, clock, self._executor, committed=self._courier.committed)
         self._helping = Helping(engine, self._executor)
+        self._engine = engine
+        self._embeds = ThreadPoolExecutor(settings.embedding_jobs, thread_name_prefix="embed")
+        self._embedding = EmbeddingAhead(engine, self._embeds)
         self._merges = compacting_threads(settings.compaction_jobs)
         self._compacting = Compacting(engine, settings, self._looks, self._merges)
         self._sweep = Sweep(engine, self._looks, settings.sweep_interval_s, settings.lease_ttl_s)
@@ -86,6 +101,7 @@ class WorkerProcess:
         """End after the batches under way."""
         self._drainer.stopping = True
         self._compacting.stopping = True
+        self._embedding.stopping = True
         self._courier.stopping = True
         self._stop.set()
 
@@ -114,7 +130,9 @@ class WorkerProcess:
                     async with asyncio.timeout(pause_s * random.uniform(0.5, 1)):  # noqa: S311  jitter
                         await self._stop.wait()
                 pause_s = min(2 * pause_s, RETRY_MAX_S)
-        for pool in (self._looks, self._collects, self._executor, self._merges):
+        # Or a model that does not answer would keep a thread, and with it the process.
+        self._engine.close()
+        for pool in (self._looks, self._collects, self._executor, self._merges, self._embeds):
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
         await asyncio.to_thread(self._courier.close)
 
@@ -122,9 +140,11 @@ class WorkerProcess:
         """One arq worker's life: until stopped (returns) or until Redis fails it (raises)."""
         redis = connect(self._redis_url)
         worker, merger = self._drain_worker(redis), self._compaction_worker(redis)
+        embedder = self._embedding_worker(redis)
         parts = {
             asyncio.create_task(worker.async_run(), name="arq"),
             asyncio.create_task(merger.async_run(), name="arq-compaction"),
+            asyncio.create_task(embedder.async_run(), name="arq-embedding"),
             asyncio.create_task(self._compacting.run(redis), name="compaction"),
             asyncio.create_task(self._sweep.run(redis), name="sweep"),
             asyncio.create_task(self._collecting.run(redis), name="collecting"),
@@ -134,13 +154,14 @@ class WorkerProcess:
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             if self._stop.is_set():
-                await asyncio.gather(_finish_jobs(worker, merger), self._courier.finish())
+                await asyncio.gather(_finish_jobs(worker, merger, embedder), self._courier.finish())
             for part in done:
                 part.result()
         finally:
-            await end(*parts, *worker.tasks.values(), *merger.tasks.values())
+            workers = (worker, merger, embedder)
+            await end(*parts, *(task for one in workers for task in one.tasks.values()))
             with contextlib.suppress(RedisError, OSError):
-                await redis.delete(worker.health_check_key, merger.health_check_key)
+                await redis.delete(*(one.health_check_key for one in workers))
             await redis.aclose(close_connection_pool=True)
 
     async def _forget_queues(self) -> None:
@@ -176,6 +197,22 @@ class WorkerProcess:
             timeout_s=COMPACTION_TIMEOUT_S,
             jobs_max=self._settings.compaction_jobs,
             poll_delay_s=max(COMPACTION_POLL_S, self._settings.poll_delay_s),
+        )
+
+    def _embedding_worker(self, redis: Any) -> Worker:
+        async def embed(_context: dict[str, Any], index_id: str) -> None:
+            try:
+                await self._embedding.embed(redis, index_id)
+            except (RedisError, OSError) as error:
+                log.warning("redis lost while embedding", index=index_id, error=str(error))
+
+        return _arq_worker(
+            redis,
+            EMBED_QUEUE,
+            {EMBED_JOB: embed},
+            timeout_s=EMBEDDING_TIMEOUT_S,
+            jobs_max=self._settings.embedding_jobs,
+            poll_delay_s=self._settings.poll_delay_s,
         )
 
 

@@ -1,4 +1,4 @@
-"""Any order of inserts, upserts, deletes, drains, crashes and wipes comes to what a dict would hold.
+"""Any order of mutations of every operation, drains, crashes and wipes comes to what a dict would hold.
 
 The engine runs on a real directory; drains run through the real lease and generations on a real Valkey, which is wiped at any
 moment. A crash drops every object in memory, at a random one of the places where a process may die, and opens the folder anew.
@@ -28,7 +28,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.making import Client, contents, delete, insert, make_engine, make_index, upsert
+from tests.making import Client, contents, make_engine, make_index
+from tests.plain_index import COUNTED, PlainIndex, PlainMutation, PlainRow
+from upwell.changeset import KeyScope, Operation
 from upwell.clock import SystemClock
 from upwell.doorbell.connection import connect
 from upwell.doorbell.embedded import EmbeddedValkey
@@ -45,8 +47,29 @@ T = TypeVar("T")
 
 NAMES = st.sampled_from([f"id{number}" for number in range(8)])
 #: Whole numbers, so that what comes back can be compared exactly.
-VALUES = st.tuples(st.integers(-9, 9), st.integers(-9, 9))
-ROWS = st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=6)
+VALUES = st.tuples(st.integers(-9, 9).map(float), st.integers(-9, 9).map(float))
+SPACES = st.sampled_from(["n", "m"])
+ROWS = st.lists(
+    st.builds(PlainRow, id=NAMES, namespace=st.none() | SPACES, values=VALUES), min_size=1, max_size=6
+).map(tuple)
+#: What takes many rows away, or calls them otherwise.
+SWEEPING = st.one_of(
+    st.builds(
+        PlainMutation,
+        operation=st.just(Operation.DELETE_MATCHING),
+        namespace=st.none() | SPACES,
+        prefix=st.sampled_from(["id1", "id2", "i"]),
+    ),
+    st.builds(PlainMutation, operation=st.just(Operation.RESET), namespace=st.none() | SPACES),
+    st.builds(PlainMutation, operation=st.just(Operation.DELETE_NAMESPACE), namespace=SPACES),
+    st.builds(
+        PlainMutation,
+        operation=st.just(Operation.RENAME_NAMESPACE),
+        namespace=SPACES,
+        new_namespace=SPACES,
+        delete_existing=st.booleans(),
+    ),
+)
 
 
 class CrashError(Exception):
@@ -79,8 +102,8 @@ class UpwellMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="upwell-machine-"))
         self.loop = asyncio.new_event_loop()
         self.executor = ThreadPoolExecutor(2)
-        #: What each acknowledged or possibly kept mutation does to a dict, by log position.
-        self.mutations: list[tuple[str | None, str, list[tuple[str, tuple[int, int]]]]] = []
+        #: Each acknowledged or possibly kept mutation, by log position.
+        self.mutations: list[tuple[str | None, PlainMutation]] = []
         self.acknowledged: list[str] = []
         self.visible_before = 0
 
@@ -89,12 +112,14 @@ class UpwellMachine(RuleBasedStateMachine):
         metric=st.sampled_from(Metric),
         small_batches=st.booleans(),
         folds=st.booleans(),
+        scope=st.sampled_from(KeyScope),
     )
-    def create(self, shards: int, metric: Metric, small_batches: bool, folds: bool) -> None:
+    def create(self, shards: int, metric: Metric, small_batches: bool, folds: bool, scope: KeyScope) -> None:
         self.batch = 3 if small_batches else 1000
         merge.FOLDED_BYTES_MAX = FOLDED_BYTES_MAX if folds else 0
         first = make_engine(self.folder)
-        make_index(first, "machine", metric=metric, shards=shards)
+        make_index(first, "machine", metric=metric, shards=shards, key_scope=scope)
+        self.scope = scope
         self.open()
 
     def open(self) -> None:
@@ -111,25 +136,29 @@ class UpwellMachine(RuleBasedStateMachine):
         self.index = self.engine.find("default", "machine")
         self.client = Client(self.index)
 
-    @rule(rows=ROWS, operation=st.sampled_from(["insert", "upsert"]))
-    def write(self, rows: list[tuple[str, tuple[int, int]]], operation: str) -> None:
-        made = insert if operation == "insert" else upsert
-        self.append(operation, rows, made(*rows))
+    @rule(rows=ROWS, operation=st.sampled_from([Operation.INSERT, Operation.UPSERT, Operation.UPDATE]))
+    def write(self, rows: tuple[PlainRow, ...], operation: Operation) -> None:
+        self.append(PlainMutation(operation, rows, scope=KeyScope.NAMESPACE))
 
-    @rule(names=st.lists(NAMES, min_size=1, max_size=4))
-    def remove(self, names: list[str]) -> None:
-        self.append("delete", [(name, (0, 0)) for name in names], delete(*names))
+    @rule(names=st.lists(NAMES, min_size=1, max_size=4), space=st.none() | SPACES)
+    def remove(self, names: list[str], space: str | None) -> None:
+        rows = tuple(PlainRow(name, space) for name in names)
+        self.append(PlainMutation(Operation.DELETE, rows))
 
-    def append(self, operation: str, rows: list[tuple[str, tuple[int, int]]], changeset: Any) -> None:
+    @rule(mutation=SWEEPING)
+    def sweep(self, mutation: PlainMutation) -> None:
+        self.append(mutation)
+
+    def append(self, plain: PlainMutation) -> None:
         try:
-            (mutation,) = self.client.append(changeset)
+            (mutation,) = self.client.append(plain.changeset())
         except CrashError:
             # Not acknowledged; it may be in the log all the same, and then counts like any other.
             self.open()
             if self.index.log.exists(len(self.mutations) + 1):
-                self.mutations.append((None, operation, rows))
+                self.mutations.append((None, plain))
             return
-        self.mutations.append((mutation, operation, rows))
+        self.mutations.append((mutation, plain))
         self.acknowledged.append(mutation)
 
     @rule()
@@ -198,14 +227,18 @@ class UpwellMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def ask_for_status(self, data: st.DataObject) -> None:
         mutation = data.draw(st.sampled_from(self.acknowledged))
-        position = next(n for n, (known, _, _) in enumerate(self.mutations, 1) if known == mutation)
+        position = next(n for n, (known, _) in enumerate(self.mutations, 1) if known == mutation)
         outcome = self.index.outcomes.of(mutation)
         assert outcome.receipt.position == position
         visible = position <= self.index.head.refresh().applied_through
-        assert outcome.state is (State.VISIBLE if visible else State.QUEUED)
         assert outcome.result is not None
+        counted = self.replay(position)[1]
+        if visible and isinstance(counted, str):
+            assert outcome.state is State.FAILED and counted in str(outcome.error)
+            return
+        assert outcome.state is (State.VISIBLE if visible else State.QUEUED)
         if visible:
-            assert outcome.result.model_dump(include=set(COUNTS)) == self.replay(position)[1]
+            assert outcome.result.model_dump(include=set(COUNTED)) == counted
 
     @invariant()
     def what_is_visible_is_a_prefix_of_what_was_written(self) -> None:
@@ -215,27 +248,22 @@ class UpwellMachine(RuleBasedStateMachine):
         assert self.visible_before <= through <= len(self.mutations)
         self.visible_before = through
         expected = self.replay(through)[0]
-        found = {name: tuple(values) for (_, name), (values, _) in contents(self.index).items()}
-        assert found == expected
-        hits = search(self.index.newest.get(), QUERY, 20)
-        assert {hit.found.id for hit in hits} == expected.keys()
+        view = self.index.newest.get()
+        found = {
+            (view.namespaces.name(space or ""), name): tuple(values)
+            for (space, name), (values, _) in contents(self.index).items()
+        }
+        assert found == {(held.namespace, held.id): held.values for held in expected.rows.values()}
+        assert view.namespaces.identities.keys() == expected.namespaces
+        hits = search(view, QUERY, 50)
+        assert sorted(hit.found.id for hit in hits) == sorted(held.id for held in expected.rows.values())
 
-    def replay(self, through: int) -> tuple[dict[str, tuple[int, int]], dict[str, int]]:
-        """What a dict holds after the first ``through`` mutations, and what the last of them counted."""
-        held: dict[str, tuple[int, int]] = {}
-        counts = dict.fromkeys(COUNTS, 0)
-        for _, operation, rows in self.mutations[:through]:
-            counts = dict.fromkeys(COUNTS, 0)
-            for name, values in rows:
-                match operation:
-                    case "insert":
-                        counts["skipped" if name in held else "inserted"] += 1
-                        held.setdefault(name, values)
-                    case "upsert":
-                        counts["replaced" if name in held else "inserted"] += 1
-                        held[name] = values
-                    case "delete":
-                        counts["deleted"] += held.pop(name, None) is not None
+    def replay(self, through: int) -> tuple[PlainIndex, dict[str, int] | str]:
+        """What a dict holds after the first ``through`` mutations, and what the last of them counted, or why it failed."""
+        held = PlainIndex(self.scope)
+        counts: dict[str, int] | str = {}
+        for position, (_, plain) in enumerate(self.mutations[:through], 1):
+            counts = held.apply(plain, (position, 0))
         return held, counts
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -257,7 +285,6 @@ class UpwellMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-COUNTS = ("inserted", "replaced", "skipped", "deleted")
 QUERY = np.array([1, 2], dtype=np.float32)
 
 

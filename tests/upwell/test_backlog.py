@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.making import Client, delete, drain, make_engine, make_index, prepared, upsert
+from upwell.changeset import Changeset, Details, Operation, Selection, without_rows
 from upwell.engine import Engine, Index
 from upwell.log import backlog as backlog_module
 from upwell.log.backlog import Backlog, BacklogSize
@@ -56,6 +58,26 @@ def test_what_others_append_is_counted_by_a_look_and_what_is_applied_no_more(
     applied = index.load().backlog
     assert numbers(applied) == (0, 0)
     assert (applied.applied_mutations, applied.applied_nbytes) == (3, waited.nbytes)
+
+
+def test_rows_that_wait_are_counted_by_namespace_and_removals_are_known(engine: Engine, index: Index) -> None:
+    client = Client(index)
+
+    def named(namespace: str | None, *ids: str) -> Changeset:
+        return replace(upsert(*((one, (1, 2)) for one in ids)), details=Details(namespace=namespace))
+
+    client.append(named("ns", "a", "b"), named("", "a"), named(None, "c"))
+    client.append(
+        named("ns", "a"), delete("a"), without_rows(Operation.RESET, Details(selection=Selection()))
+    )
+    client.append(replace(upsert(("a", (1, 2))), operation=Operation.UPDATE, details=Details(namespace="ns")))
+    assert (index.backlog.rows_by_namespace(), index.backlog.last_removal) == ({}, 0)
+    index.load()
+    assert index.backlog.rows_by_namespace() == {"ns": 3, "": 1, None: 1}
+    assert index.backlog.last_removal == 2
+    drain(engine, index)
+    index.load()
+    assert index.backlog.rows_by_namespace() == {}
 
 
 def test_our_own_count_at_once_and_once(index: Index) -> None:

@@ -68,6 +68,14 @@ def test_a_segment_with_many_deleted_rows_is_rewritten() -> None:
 def test_columns_that_would_not_fit_in_memory_are_not_merged() -> None:
     heavy = [one.model_copy(update={"nbytes": COLUMNS_BYTES_MAX}) for one in refs(10, 10, 10, 10)]
     assert plan(heavy, LIMITS, settled=True) == ()
+    assert COLUMNS_BYTES_MAX < 1 << 31
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_one_of_few_rows_and_much_data_keeps_no_others_from_being_merged(settled: bool) -> None:
+    segments = refs(110, 120, 130, 140, 150, 160)
+    segments[0] = segments[0].model_copy(update={"nbytes": 2 * COLUMNS_BYTES_MAX})
+    assert sorted(plan(segments, LIMITS, settled=settled)) == ["s1", "s2", "s3", "s4", "s5"]
 
 
 def test_segments_and_bytes_grow_with_the_logarithm() -> None:

@@ -10,11 +10,12 @@ import pytest
 
 from tests.custody_house import House, Question, build, drained, engine_on, questions
 from tests.dict_store import DictStore
+from upwell.changeset import KeyScope
 from upwell.custody.check import check_store
 from upwell.engine import Engine
 from upwell.errors import Corrupt, Gone
 from upwell.outcome import State
-from upwell.shard.keys import KeyScope, hash_keys, keys_of
+from upwell.shard.keys import hash_keys, keys_of
 from upwell.shard.metric import Metric
 from upwell.shard.rows import SegmentRows
 from upwell.shard.segment import Segment, encode_segment
@@ -164,6 +165,7 @@ def made(rows: int, dimensions: int, metric: Metric, lists: int) -> bytes:
         pa.array([None, "n"] * (rows // 2), pa.utf8()),
         pa.array([b'{"a":"x"}', b'{"a":2}'] * (rows // 2), pa.binary()),
         np.arange(rows, dtype=np.uint64),
+        np.arange(1, rows + 1, dtype=np.uint64),
     )
     encoded = encode_segment("s", held, metric, KeyScope.INDEX, lists=lists, properties=("a",))
     return joined(encoded.parts)

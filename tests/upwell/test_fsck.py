@@ -97,7 +97,9 @@ def test_only_a_whole_look_finds_what_is_wrong_inside(house: House) -> None:
     assert "backup" in found.remedy
 
 
-@pytest.mark.parametrize("kind", ["record", "segment", "deletions", "payload", "log/00000000000000000008"])
+@pytest.mark.parametrize(
+    "kind", ["record", "segment", "deletions", "namespaces", "payload", "log/00000000000000000008"]
+)
 def test_what_the_newest_version_needs_is_missed(house: House, kind: str) -> None:
     needed = named(house, kind)
     if kind == "segment":
@@ -181,6 +183,7 @@ def written(engine: Engine, index: Index, *ids: str, hashes_of: tuple[str, ...] 
         None,
         None,
         np.zeros(len(ids), np.uint64),
+        np.arange(1, len(ids) + 1, dtype=np.uint64),
     )
     encoded = encode_segment(
         f"{len(ids)}{hash(ids) & 0xFFFF:04x}" * 4, rows, index.record.metric, index.record.key_scope

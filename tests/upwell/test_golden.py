@@ -27,19 +27,22 @@ from tests.making import (
     prepared,
     upsert,
 )
+from tests.plain_index import PlainIndex, PlainMutation, PlainRow
+from tests.upwell.test_resolve_model import compare
 from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
-from upwell.changeset import Changeset, Operation, about_property
+from upwell.changeset import Changeset, KeyScope, Operation, about_property
 from upwell.engine import Engine
+from upwell.kinds import IndexKind
 from upwell.log import writer as writer_module
 from upwell.log.entry import PreparedMutation, request_of
 from upwell.log.receipt import Receipt
 from upwell.manifest.failures import FAILURES_INLINE_MAX
 from upwell.outcome import State
 from upwell.properties import MetadataIndex, PropertyType
-from upwell.query.filter import Covered, OneOf
 from upwell.query.search import search
 from upwell.shard import ann, merge
+from upwell.shard.filter import Covered, OneOf
 from upwell.shard.metric import Metric
 from upwell.webhook.model import Event
 
@@ -70,6 +73,7 @@ def write_golden(folder: Path) -> None:
     write_codes(engine)
     write_declared(engine)
     write_failed(engine)
+    write_spaces(engine)
     engine.catalog.delete("default", "golden")
     make_index(engine, "golden")
     engine.catalog.create("default", make_new("gone"))
@@ -133,12 +137,77 @@ def write_failed(engine: Engine) -> None:
     engine.apply_batch(index.record.id, lambda: True, broken={Receipt(2, 1): "it broke too"})
 
 
+#: What the index "spaces" is told: applied, and waiting in its log.
+SPACES_APPLIED = (
+    PlainMutation(
+        Operation.UPSERT,
+        (
+            PlainRow("a", "n", (1, 2), ((7, 0.5), (3, -1), (7, 2)), "text é", {"k": 1, "o": {"p": 1}}),
+            PlainRow("b", "m", (2, 3), (), None, {"k": 2}),
+            PlainRow("c", None, (3, 4), ((1, 1),), "more", None),
+            PlainRow("a", "o", (4, 5), ((1, 1),), None, {"k": 1}),
+        ),
+        KeyScope.NAMESPACE,
+    ),
+    PlainMutation(Operation.RENAME_NAMESPACE, namespace="n", new_namespace="new"),
+    PlainMutation(
+        Operation.UPSERT, (PlainRow("z", "n", (5, 6), ((2, 2),), "z", {"k": 3}),), KeyScope.NAMESPACE
+    ),
+)
+SPACES_WAITING = (
+    PlainMutation(
+        Operation.UPDATE,
+        (PlainRow("a", "new", metadata={"o": {"p": None, "q": 2}}), PlainRow("b", "m", data="given")),
+        KeyScope.NAMESPACE,
+        patch=True,
+    ),
+    PlainMutation(Operation.UPDATE, (PlainRow("c", None, (9, 9)),), KeyScope.NAMESPACE),
+    PlainMutation(Operation.DELETE_MATCHING, namespace="o", prefix="a", equal=1.0),
+    PlainMutation(Operation.RENAME_NAMESPACE, namespace="new", new_namespace="m", delete_existing=True),
+    PlainMutation(Operation.DELETE_NAMESPACE, namespace="n"),
+    PlainMutation(Operation.RESET, namespace=""),
+    PlainMutation(Operation.INSERT, (PlainRow("d", None, (6, 7), ((4, 4),), "d", {}),), KeyScope.NAMESPACE),
+)
+
+
+def write_spaces(engine: Engine) -> None:
+    """Format 5: a hybrid index with namespaces of other names than their rows say, and every operation that came with it waiting."""
+    index = make_index(engine, "spaces", key_scope=KeyScope.OPEN, kind=IndexKind.HYBRID)
+    Client(index).append(*(one.changeset() for one in SPACES_APPLIED))
+    drain(engine, index)
+    Client(index).append(*(one.changeset() for one in SPACES_WAITING))
+
+
 def keyed(changeset: Changeset) -> PreparedMutation:
     one = prepared(changeset)
     return replace(one, mutation=replace(one.mutation, by="golden", request=request_of(one, "golden", "key")))
 
 
 OLDER = {"format-1", "format-2", "format-3"}
+
+
+@pytest.mark.parametrize("name", sorted({path.name for path in GOLDEN.iterdir()} - OLDER - {"format-4"}))
+def test_namespaces_and_operations_of_an_earlier_format_are_what_they_were(tmp_path: Path, name: str) -> None:
+    shutil.copytree(GOLDEN / name, tmp_path / name)
+    check_spaces(make_engine(tmp_path / name))
+
+
+def check_spaces(engine: Engine) -> None:
+    """As it was written, and once what waits is applied."""
+    index, plain = engine.find("default", "spaces"), PlainIndex(KeyScope.OPEN)
+    assert (index.record.kind, index.record.key_scope) == (IndexKind.HYBRID, KeyScope.OPEN)
+    for position, mutations in enumerate((SPACES_APPLIED, SPACES_WAITING), 1):
+        for place, one in enumerate(mutations):
+            assert not isinstance(plain.apply(one, (position, place)), str)
+        compare(index.newest.get(), plain)
+        drain(engine, index)
+    assert {(row.namespace, row.id) for row in plain.rows.values()} == {("m", "a"), ("", "d")}
+
+
+def test_the_golden_store_of_today_is_what_its_tests_expect(tmp_path: Path) -> None:
+    """So that one may be written as soon as a format is done."""
+    write_spaces(engine := make_engine(tmp_path))
+    check_spaces(engine)
 
 
 @pytest.mark.parametrize("name", sorted({path.name for path in GOLDEN.iterdir()} - OLDER))

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.making import HandClock, delete, insert, make_engine, make_index, prepared, upsert
-from upwell.changeset import Changeset, Operation, decode_columns, encode_columns
+from upwell.changeset import (
+    Changeset,
+    Details,
+    KeyScope,
+    Operation,
+    Rename,
+    Selection,
+    decode_columns,
+    encode_columns,
+    without_rows,
+)
 from upwell.engine import Index
-from upwell.errors import Corrupt, LineProblem, NotFound, Reason, Unavailable
+from upwell.errors import Corrupt, LineProblem, NotFound, Reason, TooNew, Unavailable
+from upwell.format import VERSION, Kind
 from upwell.log import appender as appender_module
 from upwell.log.appender import Appender
 from upwell.log.entry import INLINE_BYTES_MAX, PreparedMutation, prepare
 from upwell.log.receipt import PLACES_MAX, POSITION_MAX, Receipt, mint, parse
+from upwell.sparse import Sparse
 
 SECRET = b"0123456789abcdef"
 RECEIPTS = st.builds(Receipt, st.integers(1, POSITION_MAX), st.integers(0, PLACES_MAX - 1))
@@ -119,6 +132,13 @@ def test_a_changeset_that_does_not_fit_itself_is_refused() -> None:
         Changeset(operation=Operation.DELETE, ids=ids, metadata=pa.array([b"{}"]), received=2)
     with pytest.raises(ValueError, match="go together"):
         Changeset(operation=Operation.INSERT, ids=ids, received=2)
+    for operation in (Operation.RESET, Operation.RENAME_NAMESPACE):
+        with pytest.raises(ValueError, match="go together"):
+            without_rows(operation, Details())
+    with pytest.raises(ValueError, match="unique in"):
+        Changeset(operation=Operation.DELETE, ids=ids, received=2, details=Details(scope=KeyScope.OPEN))
+    with pytest.raises(ValueError, match="made from data"):
+        Changeset(operation=Operation.UPSERT, ids=ids, received=2, details=Details(embed=True))
 
 
 def test_an_entry_keeps_everything_of_its_mutations(index: Index, clock: HandClock) -> None:
@@ -139,6 +159,55 @@ def test_an_entry_keeps_everything_of_its_mutations(index: Index, clock: HandClo
     assert back.discarded == (problem,)
     with pytest.raises(NotFound):
         index.log.read(position + 1)
+
+
+DETAILS = [
+    (Operation.DELETE_MATCHING, Details(selection=Selection(prefix="é", filter=["has", "k"]), scope=KeyScope.NAMESPACE)),
+    (Operation.RESET, Details(selection=Selection())),
+    (Operation.DELETE_NAMESPACE, Details(selection=Selection(namespace="n"), namespace="n")),
+    (Operation.RENAME_NAMESPACE, Details(rename=Rename(namespace="n", new_namespace="m", delete_existing=True))),
+    (Operation.UPDATE, Details(patch=True, scope=KeyScope.NAMESPACE, namespace="")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("operation", "details"), DETAILS)
+def test_an_entry_keeps_what_an_operation_is_told(
+    index: Index, operation: Operation, details: Details
+) -> None:
+    made = replace(
+        without_rows(Operation.RESET, Details(selection=Selection())), operation=operation, details=details
+    )
+    entry = index.log.read(index.log_writer().append([prepared(made)]))
+    assert (entry.mutations[0].operation, entry.mutations[0].details) == (operation, details)
+    back = entry.changeset(0, lambda _: pytest.fail("it has no payload object"))
+    assert (back.operation, back.details, len(back), back.vectors) == (operation, details, 0, None)
+
+
+def test_an_update_comes_back_with_what_it_gives_and_no_more() -> None:
+    """Sparse vectors too; and nulls stay nulls: what is not given is kept."""
+    ids, data = pa.array(["a", "b", "a"], pa.utf8()), pa.array(["x", None, ""], pa.utf8())
+    sparse = Sparse.of([([3, 1, 3], [1, 2, 3]), ([], []), ([-1], [0.5])])
+    made = Changeset(operation=Operation.UPDATE, ids=ids, sparse=sparse, data=data, received=3)
+    back = decode_columns(encode_columns(made), Operation.UPDATE, received=3)
+    assert back.data is not None and back.data.to_pylist() == ["x", None, ""]
+    assert (back.vectors, back.metadata, back.namespaces) == (None, None, None)
+    assert back.sparse is not None and len(back.sparse) == 3
+    for name in ("indptr", "indices", "values"):
+        kept, given = getattr(back.sparse, name), getattr(sparse, name)
+        assert kept.dtype == given.dtype and kept.tolist() == given.tolist()
+
+
+def test_an_older_worker_leaves_an_entry_alone_that_it_does_not_understand(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It neither fails the mutation nor goes on behind it: it says that it must be upgraded."""
+    position = index.log_writer().append([prepared(without_rows(*DETAILS[1]))])
+    monkeypatch.setitem(VERSION, Kind.LOG_ENTRY, 2)
+    with pytest.raises(TooNew, match="upgrade"):
+        index.log.read(position)
+    with pytest.raises(TooNew, match="upgrade"):
+        index.applier.apply_batch(lambda: True)
+    assert index.head.refresh().applied_through == 0
 
 
 def test_large_columns_lie_beside_the_log_and_small_ones_in_it(tmp_path: Path) -> None:

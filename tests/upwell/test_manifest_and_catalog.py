@@ -13,6 +13,7 @@ import pytest
 from tests.making import Client, HandClock, delete, drain, make_engine, make_index, upsert
 from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access, Grant
+from upwell.changeset import KeyScope
 from upwell.engine import Engine, Index
 from upwell.errors import Corrupt, Exists, Fenced, Forbidden, Gone, Invalid, NotFound, Unauthenticated
 from upwell.manifest import DeletionRef, Failure, Manifest, SegmentRef, ShardState
@@ -58,7 +59,10 @@ FAILED = Failure(position=1, place=0, reason="damaged")
         ),
         ("deletions_only_grow", lambda m: following(m, shards=(ShardState(segments=(ONE,)), ShardState()))),
         ("failures_are_kept", lambda m: following(m, failures=())),
+        ("key_scope_stays", lambda m: following(m, applied_through=6, key_scope=KeyScope.INDEX)),
+        ("key_scope_stays", lambda m: following(m, applied_through=6, key_scope=None)),
         ("only_the_log_changes_what_there_is", lambda m: following(m, shards=(ShardState(),) * 2)),
+        ("only_the_log_changes_what_there_is", lambda m: following(m, namespaces="another")),
     ],
 )
 def test_a_commit_that_would_break_an_invariant_is_not_made(
@@ -66,13 +70,15 @@ def test_a_commit_that_would_break_an_invariant_is_not_made(
 ) -> None:
     first = index.head.refresh()
     shards = (ShardState(segments=(DELETED,)), ShardState())
-    sound = following(first, applied_through=5, shards=shards, failures=(FAILED,))
+    sound = following(
+        first, applied_through=5, shards=shards, failures=(FAILED,), key_scope=KeyScope.NAMESPACE
+    )
     index.head.chain.commit(first, sound, (), clock.monotonic())
     with pytest.raises(AssertionError, match=broken):
         index.head.chain.commit(sound, change(sound), (), clock.monotonic())
     assert index.head.refresh() == sound
     assert sound.vectors == 2
-    assert len(INVARIANTS) == 7
+    assert len(INVARIANTS) == 8
 
 
 def test_of_two_commits_of_one_version_one_is_fenced(index: Index, clock: HandClock) -> None:

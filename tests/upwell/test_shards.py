@@ -27,15 +27,16 @@ from tests.making import (
     upsert,
     writes,
 )
-from upwell.changeset import Changeset, Operation
+from upwell.changeset import Changeset, KeyScope, Operation
 from upwell.engine import Index
 from upwell.errors import Corrupt, Fenced
+from upwell.manifest import SegmentRef
 from upwell.outcome import State
 from upwell.query.lookup import lookup
 from upwell.query.search import SCANNED_ROWS, search
 from upwell.shard import keys as keys_module
 from upwell.shard.deletions import decode_deletions, encode_deletions
-from upwell.shard.keys import KeyScope, find_hashes, hash_keys, keys_of, shard_of
+from upwell.shard.keys import find_hashes, hash_keys, keys_of, shard_of
 from upwell.shard.merge import FOLDED_BYTES_MAX, to_fold
 from upwell.shard.metric import Metric, closeness, searchable
 from upwell.shard.rows import SegmentRows
@@ -94,7 +95,12 @@ def test_a_segment_gives_back_what_was_sent_to_the_bit(metric: Metric, unit: boo
     )
     assert sent.vectors is not None
     rows = SegmentRows(
-        sent.ids, Vectors.of(sent.vectors), sent.namespaces, sent.metadata, np.zeros(len(sent), np.uint64)
+        sent.ids,
+        Vectors.of(sent.vectors),
+        sent.namespaces,
+        sent.metadata,
+        np.zeros(len(sent), np.uint64),
+        np.arange(1, len(sent) + 1, dtype=np.uint64),
     )
     data = joined(encode_segment("s", rows, metric, KeyScope.INDEX).parts)
     segment = Segment(memoryview(data))
@@ -117,7 +123,8 @@ def test_a_segment_gives_back_what_was_sent_to_the_bit(metric: Metric, unit: boo
 def test_a_damaged_segment_is_never_searched() -> None:
     sent = upsert(("a", (1, 2)), ("b", (3, 4)))
     assert sent.vectors is not None
-    rows = SegmentRows(sent.ids, Vectors.of(sent.vectors), None, None, np.zeros(len(sent), np.uint64))
+    numbers = np.arange(1, len(sent) + 1, dtype=np.uint64)
+    rows = SegmentRows(sent.ids, Vectors.of(sent.vectors), None, None, numbers, numbers)
     data = bytearray(joined(encode_segment("s", rows, Metric.EUCLIDEAN, KeyScope.INDEX).parts))
     place = bytes(data).index(sent.vectors.tobytes())
     data[place] ^= 1
@@ -151,14 +158,26 @@ def test_small_segments_do_not_pile_up(index: Index, monkeypatch: pytest.MonkeyP
 
 def test_folding_takes_only_the_newest_that_are_not_much_larger() -> None:
     class Fake:
-        def __init__(self, live: int) -> None:
+        def __init__(self, live: int, row_bytes: int = 60, rows: int | None = None) -> None:
             self.live = live
+            self.ref = SegmentRef(id="s", rows=rows or live, nbytes=2000 + (rows or live) * row_bytes)
 
-    segments: Any = [Fake(100), Fake(4), Fake(40), Fake(10), Fake(6)]
-    assert [one.live for one in to_fold(segments, 3, 4)] == [10, 6]
-    assert [one.live for one in to_fold(segments, 4, 4)] == [100, 4, 40, 10, 6]
-    assert to_fold(segments, 1, 4) == []
-    assert to_fold(segments, 3, FOLDED_BYTES_MAX) == []
+    def folded(segments: Any, rows: int, dimensions: int = 1) -> list[int]:
+        numbers = np.zeros(rows, np.uint64)
+        vectors = Vectors((np.empty((0, dimensions), np.float32),), dimensions, np.zeros(rows, np.int64))
+        added = SegmentRows(pa.array(["x"] * rows), vectors, None, None, numbers, numbers)
+        return [one.live for one in to_fold(segments, added)]
+
+    segments = [Fake(100), Fake(4), Fake(40), Fake(10), Fake(6)]
+    assert folded(segments, 3) == [10, 6]
+    assert folded(segments, 4) == [100, 4, 40, 10, 6]
+    assert folded(segments, 1) == []
+    # Too much of vectors; or of metadata, data and the like, also where there are no vectors at all: of the rows that are alive.
+    assert folded(segments, 3, FOLDED_BYTES_MAX // 4) == []
+    large = FOLDED_BYTES_MAX // 10 + 1000
+    for dimensions in (0, 1):
+        assert folded([Fake(10, large), Fake(6)], 3, dimensions) == [6]
+        assert folded([Fake(9, large // 2, rows=18), Fake(6)], 4, dimensions) == [9, 6]
 
 
 # Batches against a dict.
@@ -190,7 +209,8 @@ def replayed(mutations: list[Any], scope: KeyScope) -> tuple[dict[Any, Any], lis
     for operation, rows in mutations:
         counts = dict.fromkeys(("inserted", "replaced", "skipped", "deleted"), 0)
         for name, values, space in rows:
-            key = name if scope is KeyScope.INDEX else (space, name)
+            # Where that is open, these mutations decide that ids are unique in the index, as they take them to be.
+            key = (space, name) if scope is KeyScope.NAMESPACE else name
             row = ((space, name), list(values))
             if operation is Operation.DELETE:
                 counts["deleted"] += held.pop(key, None) is not None
@@ -370,11 +390,15 @@ def test_search_is_exact_over_any_mix_of_segments_deletions_and_namespaces(
         assert len({match.found.id for match in found}) == len(found)
 
 
-def test_equals_come_in_order_of_their_ids(index: Index) -> None:
-    Client(index).append(upsert(*[(f"v{n:02}", (1, 1)) for n in range(30)]))
+def test_equals_come_in_the_order_of_writing(index: Index) -> None:
+    Client(index).append(upsert(*[(f"v{n:02}", (1, 1)) for n in reversed(range(15, 30))]))
     drain(index._engine, index)
-    found = search(index.newest.get(), np.array([1, 1], np.float32), 10)
-    assert [match.found.id for match in found] == [f"v{n:02}" for n in range(10)]
+    Client(index).append(upsert(*[(f"v{n:02}", (1, 1)) for n in range(15)]), upsert(("v29", (1, 1))))
+    drain(index._engine, index)
+    for query in ([1, 1], [0, 0]):
+        found = search(index.newest.get(), np.array(query, np.float32), 16)
+        expected = [*(f"v{n:02}" for n in reversed(range(15, 29))), "v00", "v01"]
+        assert [match.found.id for match in found] == expected
 
 
 def test_an_empty_index_and_a_wrong_query(index: Index) -> None:

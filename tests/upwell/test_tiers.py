@@ -10,13 +10,12 @@ import pyarrow as pa
 import pytest
 
 from tests.making import Client, delete, drain, make_engine, make_index
-from upwell.changeset import Changeset, Operation
+from upwell.changeset import Changeset, KeyScope, Operation
 from upwell.engine import Index
 from upwell.errors import Corrupt
 from upwell.query.search import search
 from upwell.shard import ann
 from upwell.shard.ann import CODED_ROWS_MIN, QUANTILES, Trust, build, lists_for, wants_index
-from upwell.shard.keys import KeyScope
 from upwell.shard.metric import Metric, closeness
 from upwell.shard.rows import SegmentRows
 from upwell.shard.segment import Segment, encode_segment
@@ -54,6 +53,7 @@ def made(vectors: Matrix, metric: Metric, lists: int = 1) -> Segment:
         None,
         None,
         np.zeros(len(vectors), np.uint64),
+        np.arange(1, len(vectors) + 1, dtype=np.uint64),
     )
     encoded = encode_segment("s", rows, metric, KeyScope.INDEX, lists=lists)
     return Segment(memoryview(joined(encoded.parts)))
@@ -196,6 +196,7 @@ def test_a_block_that_is_damaged_is_never_used(tmp_path: Path) -> None:
         None,
         None,
         np.zeros(len(vectors), np.uint64),
+        np.arange(1, len(vectors) + 1, dtype=np.uint64),
     )
     data = bytearray(joined(encode_segment("s", rows, Metric.COSINE, KeyScope.INDEX).parts))
     whole = Segment(memoryview(bytes(data)))
@@ -217,6 +218,7 @@ def test_the_same_rows_make_the_same_segment() -> None:
         None,
         None,
         np.zeros(len(vectors), np.uint64),
+        np.arange(1, len(vectors) + 1, dtype=np.uint64),
     )
     first, second = (joined(encode_segment("s", rows, Metric.COSINE, KeyScope.INDEX).parts) for _ in range(2))
     assert first == second

@@ -18,6 +18,7 @@ from upwell.doorbell.tries import count_try
 from upwell.errors import Corrupt, Invalid, NotFound, Unavailable, UpwellError
 from upwell.log.receipt import Receipt
 from upwell.settings import Settings
+from upwell.shard.embedding import TextClaims
 from workers.drain import Drainer
 from workers.trial import Trials
 
@@ -47,9 +48,9 @@ class PoisonedEngine(FakeEngine):
         self.batch = BATCH if self.broken_now is None else 1
         return super()._apply(index_id, *how)
 
-    def apply_batch(self, index_id: str, *how: Any) -> Any:
+    def apply_batch(self, index_id: str, *how: Any, claims: TextClaims | None = None) -> Any:
         self.broken_now = how[3]
-        return super().apply_batch(index_id, *how)
+        return super().apply_batch(index_id, *how, claims=claims)
 
 
 class FakeTrials:
@@ -188,7 +189,7 @@ async def test_an_index_that_lacks_something_ends_the_drain_and_counts_for_nothi
     engine: PoisonedEngine, drainer: Drainer, trials: FakeTrials, redis: ArqRedis, kind: type[UpwellError],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    def lacking(*_: Any) -> Any:
+    def lacking(*_: Any, **__: Any) -> Any:
         raise kind("a segment")
 
     monkeypatch.setattr(engine, "apply_batch", lacking)
@@ -226,7 +227,7 @@ async def test_a_worker_whose_batch_hangs_ends_itself_and_the_try_stays_counted(
         released.set()
         raise EndedError
 
-    def hang(*_: object) -> None:
+    def hang(*_: object, **__: object) -> None:
         released.wait(30)
 
     monkeypatch.setattr(engine, "apply_batch", hang)

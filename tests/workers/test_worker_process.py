@@ -73,6 +73,12 @@ class ListEngine:
     def help_apply(self, *_: object) -> int:
         return 0
 
+    def embed_ahead(self, *_: object) -> int:
+        return 0
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
     def webhook_indexes(self) -> list[str]:
         return []
 
@@ -92,6 +98,8 @@ class ListEngine:
         applying: Callable[[int], None],
         sharing: object = None,
         broken: object = None,
+        *,
+        claims: object = None,
     ) -> Applied | None:
         if index_id in self.broken:
             raise Unavailable("a broken disk")

@@ -20,13 +20,14 @@ from typing import Literal
 import structlog
 
 from upwell.catalog.record import IndexRecord, read_record, write_record
+from upwell.changeset import KeyScope
 from upwell.clock import Clock
 from upwell.errors import AlreadyExists, Corrupt, Exists, Gone, Invalid, NotFound, TooNew, Unavailable
 from upwell.failpoint import Step, reached
 from upwell.format import Kind, pack
 from upwell.ids import new_identity, numbered, numbers_in
+from upwell.kinds import IndexKind
 from upwell.manifest import ManifestChain
-from upwell.shard.keys import KeyScope
 from upwell.shard.metric import Metric
 from upwell.store import Store, read_object
 
@@ -53,7 +54,10 @@ class NewIndex:
     dimensions: int
     metric: Metric
     shards: int
-    key_scope: KeyScope = KeyScope.INDEX
+    kind: IndexKind = IndexKind.DENSE
+    key_scope: KeyScope = KeyScope.OPEN
+    embedding_model: str | None = None
+    sparse_embedding_model: str | None = None
 
 
 class Catalog:
@@ -79,10 +83,13 @@ class Catalog:
             account=account,
             name=new.name,
             description=new.description,
+            kind=new.kind,
             dimensions=new.dimensions,
             metric=new.metric,
             shards=new.shards,
             key_scope=new.key_scope,
+            embedding_model=new.embedding_model,
+            sparse_embedding_model=new.sparse_embedding_model,
             created_at=self._clock.now(),
             secret=new_identity(),
         )

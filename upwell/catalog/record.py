@@ -7,13 +7,14 @@ never the other way round, so a late worker or an old receipt of a deleted index
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from upwell.changeset import KeyScope
 from upwell.errors import Corrupt, NotFound
 from upwell.format import Kind, pack
-from upwell.shard.keys import KeyScope
+from upwell.kinds import IndexKind
 from upwell.shard.metric import Metric
 from upwell.store import Store, create_own, read_object
 
@@ -27,13 +28,32 @@ class IndexRecord(BaseModel):
     account: str
     name: str
     description: str | None = None
-    dimensions: Annotated[int, Field(ge=1)]
+    kind: IndexKind = IndexKind.DENSE
+    #: 0 in a sparse index.
+    dimensions: Annotated[int, Field(ge=0)]
+    #: Of dense vectors; sparse ones compare by their inner product.
     metric: Metric
     shards: Annotated[int, Field(ge=1)]
+    #: OPEN: the manifest tells once it is decided.
     key_scope: KeyScope = KeyScope.INDEX
+    #: The models that make vectors of text, dense and sparse, by the names that their index was given; None: it takes none.
+    embedding_model: str | None = None
+    sparse_embedding_model: str | None = None
     created_at: datetime
     #: Hex of the key that signs this index's receipts. Not a password: it only tells our ids from others.
     secret: str
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> Self:
+        if (self.dimensions > 0) != self.kind.has_dense:
+            raise ValueError("an index has dimensions if it has dense vectors, and none if it has not")
+        return self
+
+    @property
+    def embeds(self) -> bool:
+        """Can it make all the vectors of a row from text?"""
+        dense = self.embedding_model is not None or not self.kind.has_dense
+        return dense and (self.sparse_embedding_model is not None or not self.kind.has_sparse)
 
     @property
     def folder(self) -> str:

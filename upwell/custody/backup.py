@@ -4,7 +4,8 @@ A backup is of one version: it holds what that names, and the log from there to 
 that was acknowledged by then is in it, applied or not. What a version names stays for a grace period after the next one; if copying takes
 longer, something may be gone when its turn comes. Then the newest version is taken instead, and only what is new in it is copied.
 
-Not in it: webhooks and their progress, and the records of requests that may be sent again, but for those whose mutations wait in the log.
+Not in it: webhooks and their progress; the records of requests that may be sent again, but for those whose mutations wait in the log; and
+vectors that were made of texts which wait there: they are made again.
 """
 
 from __future__ import annotations

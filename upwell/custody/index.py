@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from functools import partial
 
 from upwell.catalog.record import IndexRecord, index_folder, read_record
+from upwell.changeset import KeyScope
 from upwell.clock import SystemClock
 from upwell.custody.findings import CONSEQUENCES, FROM_BACKUP, WAIT, Finding, Report, Severity
 from upwell.custody.objects import KINDS, kind_of, strays, verify
@@ -20,12 +21,15 @@ from upwell.custody.rows import check_shard
 from upwell.errors import Corrupt, NotFound, TooNew
 from upwell.format import ALIGNMENT, Box, Kind
 from upwell.ids import numbered, numbers_in
+from upwell.log.embedded import embedded_in
 from upwell.log.entry import decode_entry
 from upwell.log.reader import LogReader
 from upwell.log.receipt import Receipt
 from upwell.manifest import Manifest, ManifestChain
 from upwell.manifest.failures import failures_in
+from upwell.manifest.namespaces import namespaces_in
 from upwell.manifest.state import INVARIANTS
+from upwell.shard.filter import filter_from_json
 from upwell.shard.view import LiveSegment, ViewOpener, named_by, segment_key
 from upwell.store import Store
 from upwell.webhook import Progress, Webhook
@@ -35,7 +39,7 @@ LOOKS_MAX = 4
 #: Objects that count although no manifest and no log entry names them, by the piece of their path.
 _OF_THEIR_OWN = frozenset({"webhook", "delivery", "request", "failed"})
 #: Kinds of objects that are named by numbers.
-_NUMBERED = frozenset({"log", "manifest", "delivery"})
+_NUMBERED = frozenset({"log", "manifest", "delivery", "embedded"})
 
 
 class IndexCheck:
@@ -234,7 +238,10 @@ class IndexCheck:
             key = f"{self._folder}/manifest/{numbered(manifest.version)}"
             yield self._broken(key, f"it has {len(manifest.shards)} shards, the index {record.shards}")
             return
-        checks = []
+        if manifest.key_scope is not None and record.key_scope is not KeyScope.OPEN:
+            key = f"{self._folder}/manifest/{numbered(manifest.version)}"
+            yield self._broken(key, "it decides what ids are unique in, which the index was made with")
+        checks, scope = [], manifest.key_scope or record.key_scope
         for number, state in enumerate(manifest.shards):
             opened: list[tuple[str, LiveSegment]] = []
             for ref in state.segments:
@@ -250,7 +257,7 @@ class IndexCheck:
                     named = str(error.facts.get("key", key))
                     if named not in self._unread:
                         yield self._unreadable(error, named, kind_of(named))
-            checks.append(self._executor.submit(_listed, record, number, opened))
+            checks.append(self._executor.submit(_listed, record, scope, number, opened))
         for check in checks:
             for key, problem in check.result():
                 if key not in self._unread:
@@ -308,9 +315,9 @@ def _is_known(key: str) -> bool:
 
 
 def _listed(
-    record: IndexRecord, number: int, segments: Sequence[tuple[str, LiveSegment]]
+    record: IndexRecord, scope: KeyScope, number: int, segments: Sequence[tuple[str, LiveSegment]]
 ) -> list[tuple[str, str]]:
-    return list(check_shard(record, number, segments))
+    return list(check_shard(record, scope, number, segments))
 
 
 def _decode(box: Box, key: str) -> None:
@@ -319,7 +326,9 @@ def _decode(box: Box, key: str) -> None:
         case "record":
             IndexRecord.model_validate(box.meta)
         case "log":
-            decode_entry(box.data, int(key.rpartition("/")[2]), key)
+            for mutation in decode_entry(box.data, int(key.rpartition("/")[2]), key).mutations:
+                if mutation.details.selection is not None and mutation.details.selection.filter is not None:
+                    filter_from_json(mutation.details.selection.filter)
         case "webhook":
             Webhook.model_validate(box.meta)
         case "delivery":
@@ -328,5 +337,11 @@ def _decode(box: Box, key: str) -> None:
             Receipt(box.meta["position"], box.meta["place"])
         case "failures":
             failures_in(box)
+        case "namespaces":
+            table = namespaces_in(box).identities
+            if len(set(table.values())) < len(table) or len(table) < len(box.meta["names"]):
+                raise Corrupt("two of its namespaces are one")
+        case "embedded":
+            embedded_in(box)
         case _:
             return

@@ -18,6 +18,8 @@ KINDS = {
     "delivery": Kind.WEBHOOK,
     "failed": Kind.FAILED,
     "failures": Kind.FAILURES,
+    "namespaces": Kind.NAMESPACES,
+    "embedded": Kind.EMBEDDED,
 }
 #: What is always zero in a prefix.
 _ZERO = slice(32, ALIGNMENT)

@@ -32,6 +32,8 @@ from upwell.store import Store
 from upwell.store.base import create_own
 from upwell.streamed import Part
 
+#: What clients said, which stays as it is whatever it looks like.
+_SAID = frozenset({"details", "metadataIndex", "discarded"})
 #: The folder of the objects that say that somebody is at work.
 RESTORING = "restoring"
 
@@ -130,7 +132,7 @@ class _Rewrite:
         """The same JSON with every name of an object in the old folder replaced. No other text has the shape of one."""
         match value:
             case dict():
-                return {key: self._renamed(one) for key, one in value.items()}
+                return {key: one if key in _SAID else self._renamed(one) for key, one in value.items()}
             case list():
                 return [self._renamed(one) for one in value]
             case str() if self._name.fullmatch(value):

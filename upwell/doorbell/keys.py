@@ -10,12 +10,14 @@
     upwell:{index}:compacts:{shard}        string  lease_ttl_s        the worker that merges segments of a shard: its token
     upwell:{index}:asked:{shard}           string  ASKED_TTL_S        a merge was enqueued a moment ago
     upwell:{index}:part:{token}:{shard}    string  CLAIM_TTL_S        the worker that writes a part of a batch: nobody else need
+    upwell:{index}:embeds:{position}       string  EMBED_CLAIM_TTL_S  the worker that makes vectors of an entry's texts
+    upwell:{index}:embed-asked             string  EMBED_ASKED_TTL_S  jobs for that were enqueued a moment ago
     upwell:{index}:tells:{webhook}         string  lease_ttl_s        the worker that delivers for a webhook: its token
     upwell:{index}:swept                   string  sweep_interval_s   a sweep: this index is seen to for now
     upwell:{index}:collected               string  a tenth of grace_s its garbage was collected a moment ago
     upwell:committed                       channel –                  a drain, after each commit
 
-arq adds its own: ``upwell:drain`` and ``upwell:compact`` (queues, sorted sets that are there while they have members), ``arq:job:*``,
+arq adds its own: ``upwell:drain``, ``upwell:compact`` and ``upwell:embed`` (queues, sorted sets that are there while they have members), ``arq:job:*``,
 ``arq:in-progress:*``, ``arq:retry:*`` and the queue's health check, all with a time to live. The braces are a hash tag: an
 index's keys share a slot.
 """
@@ -31,6 +33,10 @@ HELP_JOB = "help"
 COMPACTION_QUEUE = "upwell:compact"
 COMPACTION_JOB = "compact"
 
+#: The arq queue of texts that vectors are made of ahead, and its function.
+EMBED_QUEUE = "upwell:embed"
+EMBED_JOB = "embed"
+
 COMMITTED_CHANNEL = "upwell:committed"
 
 GENERATION_TTL_S = 7 * 24 * 3600
@@ -41,9 +47,11 @@ MERGE_TRIES_TTL_S = 60
 
 ASKED_TTL_S = 5
 CLAIM_TTL_S = 600
+EMBED_CLAIM_TTL_S = 9
+EMBED_ASKED_TTL_S = 1
 
 #: Keys that may stay without a time to live: the queues themselves.
-PERMANENT = frozenset({DRAIN_QUEUE, COMPACTION_QUEUE})
+PERMANENT = frozenset({DRAIN_QUEUE, COMPACTION_QUEUE, EMBED_QUEUE})
 
 
 def generation_key(index_id: str) -> str:
@@ -74,6 +82,16 @@ def asked_key(index_id: str, shard: int) -> str:
 def claim_key(index_id: str, token: str, shard: int) -> str:
     """Somebody writes this part of a batch."""
     return f"upwell:{{{index_id}}}:part:{token}:{shard}"
+
+
+def embed_claim_key(index_id: str, position: int) -> str:
+    """Somebody makes vectors of this entry's texts."""
+    return f"upwell:{{{index_id}}}:embeds:{position}"
+
+
+def embed_asked_key(index_id: str) -> str:
+    """Others were asked a moment ago to make vectors of texts that wait."""
+    return f"upwell:{{{index_id}}}:embed-asked"
 
 
 def tells_key(index_id: str, webhook: str) -> str:
@@ -114,6 +132,11 @@ def drain_job_id(index_id: str, generation: str) -> str:
 def compaction_job_id(index_id: str, shard: int, token: str) -> str:
     """The arq job id of one asking for a merge. Never the same twice: arq keeps a dead worker's job from others for long."""
     return f"compact:{index_id}:{shard}:{token}"
+
+
+def embed_job_id(index_id: str, token: str, number: int) -> str:
+    """The arq job id of one asking for vectors of texts that wait."""
+    return f"embed:{index_id}:{token}:{number}"
 
 
 def help_job_id(index_id: str, token: str, number: int) -> str:

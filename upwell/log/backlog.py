@@ -1,4 +1,4 @@
-"""What of a log is not applied yet, in numbers: mutations, and bytes of their columns.
+"""What of a log is not applied yet, in numbers: mutations, bytes of their columns, and rows that they bring into which namespace.
 
 An entry is counted once: this process's own when it is appended, another's when a look first finds it, by its header alone (entries are
 mapped, so that their columns stay unread). What is applied is forgotten. So a look costs one failed open where nothing is new, and
@@ -8,8 +8,9 @@ mapped, so that their columns stay unread). What is applied is forgotten. So a l
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from upwell.errors import Corrupt, NotFound, TooNew
 from upwell.log.entry import Mutation
@@ -32,6 +33,16 @@ class BacklogSize:
     is_whole: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What one entry counts. ``rows``: whole rows that it brings, by their namespace, None for those that do not say."""
+
+    mutations: int
+    nbytes: int
+    rows: Mapping[str | None, int] = field(default_factory=dict)
+    removes: bool = False
+
+
 class Backlog:
     """Counts the backlog of one index. Safe to share between threads."""
 
@@ -45,8 +56,10 @@ class Backlog:
         self._counted_through = 0
         #: Held for moments only: an event loop may wait for it. It guards everything below.
         self._lock = threading.Lock()
-        #: (mutations, bytes) of each entry by its position. Our own may lie behind others that are not counted yet.
-        self._entries: dict[int, tuple[int, int]] = {}
+        #: By position. Our own may lie behind others that are not counted yet.
+        self._entries: dict[int, _Entry] = {}
+        self._rows: Counter[str | None] = Counter()
+        self._last_removal = 0
         self._applied_through = 0
         self._size = BacklogSize()
 
@@ -54,6 +67,17 @@ class Backlog:
     def size(self) -> BacklogSize:
         """What is counted so far, without looking."""
         return self._size
+
+    def rows_by_namespace(self) -> dict[str | None, int]:
+        """How many rows wait to be inserted or upserted, by the name of their namespace ("": in none); under None those of mutations
+        that do not say. As far as is counted, without looking."""
+        with self._lock:
+            return dict(self._rows)
+
+    @property
+    def last_removal(self) -> int:
+        """The position of the last entry counted that removes rows which it describes instead of naming them; 0 if there is none."""
+        return self._last_removal
 
     def appended(self, position: int, mutations: Iterable[Mutation]) -> None:
         """Count an entry that this process appended. Never waits for the store."""
@@ -73,7 +97,7 @@ class Backlog:
                 self._counted_through = position
             return self._looked(is_whole=False)
 
-    def _read(self, position: int) -> tuple[int, int] | None:
+    def _read(self, position: int) -> _Entry | None:
         """The numbers of an entry; None if there is none."""
         try:
             return self._numbers(self._log.read(position).mutations)
@@ -82,22 +106,34 @@ class Backlog:
             return None
         except (Corrupt, TooNew):
             # It is the workers' to complain of, and no reason to refuse what comes after it.
-            return 1, 0
+            return _Entry(1, 0)
 
-    def _numbers(self, mutations: Iterable[Mutation]) -> tuple[int, int]:
-        sizes = [one.nbytes or one.rows * self._row_bytes for one in mutations]
-        return len(sizes), sum(sizes)
+    def _numbers(self, mutations: Iterable[Mutation]) -> _Entry:
+        everything = list(mutations)
+        rows: Counter[str | None] = Counter()
+        for one in everything:
+            if one.operation.brings_rows:
+                rows[one.details.namespace] += one.rows
+        return _Entry(
+            mutations=len(everything),
+            nbytes=sum(one.nbytes or one.rows * self._row_bytes for one in everything),
+            rows=rows,
+            removes=any(one.operation.selects for one in everything),
+        )
 
-    def _count(self, position: int, numbers: tuple[int, int]) -> None:
+    def _count(self, position: int, numbers: _Entry) -> None:
         with self._lock:
             # A look may have found our own entry before we were told of it, and a worker may have been quicker than both.
             if position in self._entries or position <= self._applied_through:
                 return
             self._entries[position] = numbers
+            self._rows.update(numbers.rows)
+            if numbers.removes:
+                self._last_removal = max(self._last_removal, position)
             self._size = replace(
                 self._size,
-                mutations=self._size.mutations + numbers[0],
-                nbytes=self._size.nbytes + numbers[1],
+                mutations=self._size.mutations + numbers.mutations,
+                nbytes=self._size.nbytes + numbers.nbytes,
             )
 
     def _forget(self, applied_through: int) -> None:
@@ -107,8 +143,11 @@ class Backlog:
             self._applied_through = applied_through
             gone = [position for position in self._entries if position <= applied_through]
             numbers = [self._entries.pop(position) for position in gone]
-            mutations = sum(one for one, _ in numbers)
-            nbytes = sum(one for _, one in numbers)
+            mutations = sum(one.mutations for one in numbers)
+            nbytes = sum(one.nbytes for one in numbers)
+            for one in numbers:
+                self._rows.subtract(one.rows)
+            self._rows = +self._rows
             self._size = replace(
                 self._size,
                 mutations=self._size.mutations - mutations,

@@ -1,8 +1,8 @@
 """A log entry's bytes: one or more whole mutations that were made durable together.
 
 meta      {"token": writer's token, "position": p, "mutations": [{operation, acceptedAt, received, rows, nbytes, discarded,
-          discardedCount, payload, by, request, metadataIndex}, …]}; ``payload`` names an object of its own for large mutations,
-          else it is null. Format 1 has none of nbytes, by, request and metadataIndex.
+          discardedCount, payload, by, request, metadataIndex, details}, …]}; ``payload`` names an object of its own for large mutations,
+          else it is null. Format 1 has none of nbytes, by, request and metadataIndex, format 2 no details.
 sections  "0", "1", …: the Arrow columns of each mutation without a payload object (changeset.encode_columns)
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
-from upwell.changeset import Changeset, Operation, decode_columns, encode_columns
+from upwell.changeset import NO_DETAILS, Changeset, Details, Operation, decode_columns, encode_columns
 from upwell.errors import Corrupt, LineProblem, Reason
 from upwell.format import Box, Kind, pack, unpack
 from upwell.log.request import Request
@@ -50,6 +50,7 @@ class Mutation:
     #: The request that it came by, if that may be sent again and must count once.
     request: Request | None = None
     metadata_index: MetadataIndex | None = None
+    details: Details = NO_DETAILS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,6 +77,7 @@ def prepare(changeset: Changeset, accepted_at: datetime) -> PreparedMutation:
         discarded_count=changeset.discarded_count,
         nbytes=columns.size,
         metadata_index=changeset.metadata_index,
+        details=changeset.details,
     )
     return PreparedMutation(mutation=mutation, columns=columns)
 
@@ -98,9 +100,15 @@ def request_of(prepared: PreparedMutation, token_id: str, key: str) -> Request:
             mutation.metadata_index and mutation.metadata_index.model_dump(mode="json"),
             mutation.discarded_count,
             [problem_to_json(problem) for problem in mutation.discarded],
+            *_said_besides(mutation.details),
         ]
     )
     return Request.of(token_id, key, said, memoryview(prepared.columns))
+
+
+def _said_besides(details: Details) -> list[Any]:
+    """What a mutation's details add to what its request said; nothing if there is nothing special about it, as always in format 2."""
+    return [details.model_dump(mode="json")] if details != NO_DETAILS else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +143,7 @@ def changeset_of(mutation: Mutation, columns: pa.Buffer, position: int) -> Chang
         discarded=mutation.discarded,
         discarded_count=mutation.discarded_count,
         metadata_index=mutation.metadata_index,
+        details=mutation.details,
     )
     if len(changeset) != mutation.rows:
         raise Corrupt("a mutation's columns have other rows than its entry says", position=position)
@@ -195,6 +204,7 @@ def mutation_to_json(mutation: Mutation, payload: str | None) -> dict[str, Any]:
         "metadataIndex": None
         if mutation.metadata_index is None
         else mutation.metadata_index.model_dump(mode="json"),
+        "details": mutation.details.model_dump(mode="json", exclude_defaults=True),
     }
 
 
@@ -213,6 +223,7 @@ def mutation_from_json(fields: dict[str, Any]) -> Mutation:
         by=fields.get("by"),
         request=None if request is None else Request(*request),
         metadata_index=None if metadata_index is None else MetadataIndex.model_validate(metadata_index),
+        details=Details.model_validate(fields.get("details", {})),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from upwell.changeset import Operation
+from upwell.changeset import KeyScope, Operation
 from upwell.properties import MetadataIndex
 
 #: Tokens whose newest mutation is remembered.
@@ -164,6 +164,10 @@ class Manifest(_Frozen):
     metadata_indexes: tuple[DeclaredIndex, ...] = ()
     #: By the tokens that wrote last, the last one at the end.
     newest_by: tuple[NewestBy, ...] = ()
+    #: What ids are unique in, once that is decided. Formats 1 to 4 have neither this nor the next.
+    key_scope: KeyScope | None = None
+    #: The object that tells of its namespaces (manifest/namespaces.py); None: there never was one.
+    namespaces: str | None = None
 
     @property
     def vectors(self) -> int:
@@ -219,8 +223,15 @@ def failures_are_kept(before: Manifest, after: Manifest) -> bool:
     return paged and added + len(after.failures) >= len(before.failures)
 
 
+def key_scope_stays(before: Manifest, after: Manifest) -> bool:
+    return before.key_scope in (None, after.key_scope)
+
+
 def only_the_log_changes_what_there_is(before: Manifest, after: Manifest) -> bool:
-    same = after.vectors == before.vectors and after.metadata_indexes == before.metadata_indexes
+    same = all(
+        getattr(after, name) == getattr(before, name)
+        for name in ("vectors", "metadata_indexes", "key_scope", "namespaces")
+    )
     return after.applied_through > before.applied_through or same
 
 
@@ -231,5 +242,6 @@ INVARIANTS: tuple[Callable[[Manifest, Manifest], bool], ...] = (
     every_segment_is_listed_once,
     deletions_only_grow,
     failures_are_kept,
+    key_scope_stays,
     only_the_log_changes_what_there_is,
 )

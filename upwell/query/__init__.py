@@ -1,1 +1,2 @@
-"""Asking an index: search.py ranks, lookup.py fetches by id. Both run on one immutable view and block."""
+"""Asking an index: search.py and sparse.py rank, hybrid.py fuses, lookup.py fetches by id, ordered.py goes through all there is. All run on
+one immutable view and block."""

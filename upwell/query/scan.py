@@ -13,30 +13,36 @@ import numpy as np
 import pyarrow as pa
 
 from upwell.changeset import Matrix
+from upwell.query.scope import identity_of, selected
 from upwell.shard.keys import Rows
+from upwell.shard.segment import Segment
 from upwell.shard.view import LiveSegment, View
+from upwell.sparse import Sparse
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Some:
-    """Some vectors, one at each place: ids; values as they were sent; namespaces and metadata (JSON) where they have one."""
+    """Some rows, one at each place: ids; values as they were sent, dense (of no dimensions in a sparse index) and sparse (None in a
+    dense one); namespaces by their names, metadata (JSON) and data where they have one."""
 
     ids: Sequence[str]
     vectors: Matrix
     namespaces: Sequence[str | None]
     metadata: Sequence[bytes | None]
+    data: Sequence[str | None]
+    sparse: Sparse | None
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 class Scan:
-    """All vectors of a view, or those in one namespace. Making one counts them. Blocking; for one thread at a time."""
+    """All vectors of a view, or those in the namespace of one name ("": in none). Making one counts them. Blocking; for one thread at a time."""
 
     def __init__(self, view: View, namespace: str | None = None) -> None:
         self.view = view
-        self._namespace = namespace
-        self._segments = [live for shard in view.shards for live in shard]
+        self._identity = identity_of(view, namespace)
+        self._segments = list(view.segments())
         #: How many there are.
         self.vectors = (
             view.manifest.vectors
@@ -49,21 +55,24 @@ class Scan:
         for live in self._segments:
             rows = self._rows_of(live)
             for start in range(0, len(rows), rows_each):
-                yield _read(live, rows[start : start + rows_each])
+                yield self._read(live.segment, rows[start : start + rows_each])
 
     def _rows_of(self, live: LiveSegment) -> Rows:
-        if self._namespace is None:
-            return live.live_rows()
-        inside = live.segment.in_namespace(self._namespace)
-        return np.flatnonzero(inside if live.deleted is None else inside & ~live.deleted)
+        chosen = selected(live, self._identity, None)
+        return live.live_rows() if chosen is None else np.flatnonzero(chosen)
 
-
-def _read(live: LiveSegment, rows: Rows) -> Some:
-    taken, nothing = pa.array(rows), [None] * len(rows)
-    segment = live.segment
-    return Some(
-        segment.ids.take(taken).to_pylist(),
-        segment.take_vectors(rows),
-        nothing if segment.namespaces is None else segment.namespaces.take(taken).to_pylist(),
-        nothing if segment.metadata is None else segment.metadata.take(taken).to_pylist(),
-    )
+    def _read(self, segment: Segment, rows: Rows) -> Some:
+        taken = pa.array(rows)
+        identities, metadata, data = (
+            [None] * len(rows) if column is None else column.take(taken).to_pylist()
+            for column in (segment.namespaces, segment.metadata, segment.data)
+        )
+        named = self.view.namespaces.name
+        return Some(
+            segment.ids.take(taken).to_pylist(),
+            segment.take_vectors(rows),
+            [None if identity is None else named(identity) for identity in identities],
+            metadata,
+            data,
+            None if segment.sparse is None else segment.sparse.take(rows),
+        )

@@ -6,7 +6,6 @@ few rows are left to look at they are compared one by one, which is exact and ch
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +16,16 @@ import numpy.typing as npt
 from upwell.changeset import Matrix
 from upwell.query.lookup import Found
 from upwell.query.rescore import Closeness, Rescorer, exact_closeness
+from upwell.query.scope import RowFilter, identity_of, selected
 from upwell.shard.ann import COMPONENT_MAX, Coding, largest
 from upwell.shard.deletions import Mask
 from upwell.shard.keys import Rows
 from upwell.shard.metric import Metric, searchable
-from upwell.shard.segment import Segment
 from upwell.shard.view import LiveSegment, View
-
-#: Which rows of a segment count: bool (rows,).
-RowFilter = Callable[[Segment], Mask]
 
 #: The share of the true neighbours that a search may be expected to find, unless it is told otherwise.
 RECALL = 0.98
-#: FAISS is asked for this many more than wanted: it orders near-equals by float32 and equals by row, we by float64 and id.
+#: FAISS is asked for this many more than wanted: it orders near-equals by float32 and equals by row, we by float64 and who was first.
 #: Beyond this many equals at the last place, which of them are answered is up to their rows.
 SPARE = 64
 #: With no more rows left than this, they are compared one by one: of a segment with codes, and of one without.
@@ -52,6 +48,11 @@ class Match:
     closeness: float
 
 
+def in_order(matches: list[Match]) -> list[Match]:
+    """The closest first; of equals who was written into its namespace first, so that the same question gets the same answer."""
+    return sorted(matches, key=lambda match: (-match.closeness, match.found.sequence, match.found.id))
+
+
 def search(
     view: View,
     query: npt.NDArray[np.float32],
@@ -61,9 +62,9 @@ def search(
     within: RowFilter | None = None,
     recall: float = RECALL,
 ) -> list[Match]:
-    """The ``count`` vectors closest to ``query`` (float32 (dimensions,)), closest first; equals by id.
+    """The ``count`` vectors closest to ``query`` (float32 (dimensions,)), closest first, equals as ``in_order`` says.
 
-    ``namespace`` None searches everything. A ``recall`` of 1 compares every row. Blocking; run it in a thread.
+    ``namespace`` is a name, "" for what is in none; None searches everything. A ``recall`` of 1 compares every row. Blocking; run it in a thread.
     """
     if query.shape != (view.record.dimensions,):
         raise ValueError(f"query has shape {query.shape}, expected ({view.record.dimensions},)")
@@ -71,15 +72,16 @@ def search(
     faiss.omp_set_num_threads(1)
     metric = view.record.metric
     asked = _Asked(metric, query)
-    segments = [live for shard in view.shards for live in shard]
+    segments = list(view.segments())
+    identity = identity_of(view, namespace)
     rescorer = Rescorer(segments, metric, query, count)
     coded = []
     for place, live in enumerate(segments):
-        part = _Part(live, asked, _selected(live, namespace, within))
+        part = _Part(live, asked, selected(live, identity, within))
         if part.left == 0:
             continue
         if asked.says_nothing:
-            rescorer.compare(place, part.every()[: count + SPARE])
+            rescorer.compare(place, part.first(count))
         elif part.left <= SCANNED_ROWS or live.segment.trust is None or recall >= 1:
             rescorer.keep(place, *part.exact(count))
         else:
@@ -87,14 +89,12 @@ def search(
     _search_coded(coded, rescorer, count, recall)
     nearest = rescorer.nearest()
     matches = [
-        Match(Found(segments[place].segment, row), close)
+        Match(Found(segments[place].segment, row, view.namespaces), close)
         for close, place, row in zip(
             nearest.close.tolist(), nearest.place.tolist(), nearest.row.tolist(), strict=True
         )
     ]
-    # Equals in order of their ids: so that the same question gets the same answer.
-    matches.sort(key=lambda match: (-match.closeness, match.found.id))
-    return matches[:count]
+    return in_order(matches)[:count]
 
 
 def _search_coded(coded: list[tuple[int, _Part]], rescorer: Rescorer, count: int, recall: float) -> None:
@@ -230,6 +230,11 @@ class _Part:
             return np.flatnonzero(self._selected)
         return self._live.live_rows()
 
+    def first(self, count: int) -> Rows:
+        """The ``count`` rows that were written first, and a few more."""
+        every = self.every()
+        return every[np.argsort(self._live.segment.sequence[every], kind="stable")[: count + SPARE]]
+
     def _search(self, query: Matrix, count: int, probes: int | None) -> tuple[npt.NDArray[np.float32], Rows]:
         parameters: dict[str, Any] = {}
         bits = self._bits()
@@ -246,17 +251,3 @@ class _Part:
         if self._selected is None:
             return self._live.alive_bits
         return np.packbits(self._selected, bitorder="little")
-
-
-def _selected(live: LiveSegment, namespace: str | None, within: RowFilter | None) -> Mask | None:
-    """The rows to be searched, or None for all that are alive."""
-    masks = []
-    if namespace is not None:
-        masks.append(live.segment.in_namespace(namespace))
-    if within is not None:
-        masks.append(within(live.segment))
-    if not masks:
-        return None
-    if live.deleted is not None:
-        masks.append(~live.deleted)
-    return masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)

@@ -7,25 +7,29 @@ other processes meanwhile (part.py); the commit is always that of the one who ho
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import structlog
 
 from upwell.catalog.record import IndexRecord
+from upwell.changeset import Operation
 from upwell.clock import Clock
 from upwell.errors import Fenced
 from upwell.failpoint import Step, reached
 from upwell.ids import new_identity
 from upwell.log.kept import KeptMutations
 from upwell.log.receipt import Receipt
-from upwell.manifest import Failure, Failures, Manifest, ShardState, Totals
-from upwell.manifest.state import NEWEST_BY_KEPT, NewestBy
+from upwell.manifest import Failure, Failures, Manifest, NamespaceTables, ShardState, Totals
+from upwell.manifest.state import NEWEST_BY_KEPT, DeclaredIndex, FailurePage, NewestBy
 from upwell.shard.batch import BatchLimits, BatchReader, Broken, Pending
 from upwell.shard.declare import declare
+from upwell.shard.embedding import Embedding, NoClaims, TextClaims
+from upwell.shard.namespaces import Settled
 from upwell.shard.newest import NewestView
 from upwell.shard.part import DeletionsWriter, Part, PartTask, PartWriter, Sharing
 from upwell.shard.resolve import KeyedBatch, keyed, resolve, results_of
@@ -64,15 +68,18 @@ class Applier:
         clock: Clock,
         limits: BatchLimits,
         *,
+        embedding: Embedding,
         metadata_indexes_max: int,
     ) -> None:
         self._store = store
         self._record = record
         self._newest = newest
         self._reader = BatchReader(store, record, limits, clock)
+        self._embedding = embedding
         self._parts = PartWriter(store, record)
         self._kept = KeptMutations(store, record.folder, clock)
         self._failures = Failures(store, record.folder)
+        self._namespaces = NamespaceTables(store, record.folder)
         self._clock = clock
         self._metadata_indexes_max = metadata_indexes_max
         self._writer = new_identity()
@@ -84,13 +91,17 @@ class Applier:
         applying: Callable[[int], None] = lambda _: None,
         sharing: Sharing | None = None,
         broken: Broken | None = None,
+        *,
+        claims: TextClaims | None = None,
     ) -> Applied | None:
         """Apply and commit the next batch; None if there is nothing to apply. ``applying`` is told the position that the
         batch goes through, before the work begins; ``sharing`` may find others to write parts of a large one. With ``broken``
-        the batch is the next log entry, and the mutations that it names fail for the reasons it gives.
+        the batch is the next log entry, and the mutations that it names fail for the reasons it gives. ``claims`` say who makes which
+        texts' vectors; without them all are made here.
 
         Raises Fenced when another worker committed first or ``still_ours`` said no before the commit, Unavailable when the
-        store failed (with the outcome unknown: look again), Corrupt when the index itself cannot be read.
+        store failed (with the outcome unknown: look again) or a model is
+        away, Corrupt when the index itself cannot be read.
         """
         with self._lock:
             # Before the look, and our own: the head's may be renewed by another thread for a version newer than our view.
@@ -100,21 +111,24 @@ class Applier:
             if not batch:
                 return None
             reached(Step.BATCH_READ)
+            shared = sharing is not None and sum(one.rows for one in batch) >= SHARED_ROWS_MIN
+            batch = self._embedding.completed(batch, claims or NoClaims(), keep=shared)
             applying(batch[-1].position)
+            left_out = tuple((one.position, one.place) for one in batch if one.is_left_out)
             declared, batch = declare(view.manifest.metadata_indexes, batch, self._metadata_indexes_max)
             keys, properties = keyed(view, batch), tuple(one.index.property for one in declared)
             deletions = DeletionsWriter(self._record.folder)
             if sharing is not None and len(view.shards) > 1 and keys.rows >= SHARED_ROWS_MIN:
-                parts = self._write_shared(view, keys, deletions, properties, sharing)
+                task = self._task(view, keys, left_out, properties)
+                parts = self._write_shared(view, keys, deletions, task, sharing)
             else:
                 parts = [
                     self._write(view, keys, shard, deletions, properties) for shard in range(len(view.shards))
                 ]
             nbytes = deletions.write(self._store) + sum(part.nbytes for part in parts)
+            batch = list(keys.batch)
             results = results_of(batch, np.sum([part.counts for part in parts], axis=0))
-            after = self._after(view.manifest, batch, parts, nbytes).model_copy(
-                update={"metadata_indexes": declared} | self._with_failures(view.manifest, batch)
-            )
+            after = self._after(view, keys.settled, parts, nbytes, declared)
             if not still_ours():
                 raise Fenced("the lease was lost before the commit", index=self._record.id)
             self._newest.head.chain.commit(view.manifest, after, results, known_newest_at)
@@ -132,8 +146,10 @@ class Applier:
         view = self._newest.get()
         if view.manifest.version != task.version:
             return 0
-        batch = self._reader.again(view.manifest.applied_through, task.through, task.left_out)
-        if batch is None:
+        batch = self._embedding.kept(self._reader.again(view.manifest.applied_through, task.through))
+        if batch is None or {(one.position, one.place) for one in batch if one.is_left_out} != set(
+            task.left_out
+        ):
             return 0
         keys, done = keyed(view, batch), 0
         for shard in reversed(range(len(view.shards))):
@@ -148,6 +164,10 @@ class Applier:
                 done += 1
         return done
 
+    def unembedded(self) -> Iterator[list[Pending]]:
+        """The entries that are not applied, and whose texts, if they have any, have no vectors yet."""
+        return self._reader.unembedded_after(self._newest.head.refresh().applied_through)
+
     def _write(
         self,
         view: View,
@@ -157,26 +177,34 @@ class Applier:
         properties: tuple[str, ...],
     ) -> Part:
         reached(Step.APPLY_ROWS)
-        return self._parts.write(view.shards[shard], resolve(view, keys, shard), deletions, properties)
+        change = resolve(view, keys, shard)
+        return self._parts.write(view.shards[shard], change, deletions, keys.settled.scope, properties)
 
-    def _write_shared(
+    def _task(
         self,
         view: View,
         keys: KeyedBatch,
-        deletions: DeletionsWriter,
+        left_out: tuple[tuple[int, int], ...],
         properties: tuple[str, ...],
-        sharing: Sharing,
-    ) -> list[Part]:
-        """All parts: those we claim, and those that others wrote; what does not come in time we write ourselves."""
-        left_out = tuple((one.position, one.place) for one in keys.batch if one.is_left_out)
-        task = PartTask(
+    ) -> PartTask:
+        return PartTask(
             token=new_identity(),
             version=view.manifest.version,
             through=keys.batch[-1].position,
             left_out=left_out,
             properties=properties,
         )
-        shards = len(view.shards)
+
+    def _write_shared(
+        self,
+        view: View,
+        keys: KeyedBatch,
+        deletions: DeletionsWriter,
+        task: PartTask,
+        sharing: Sharing,
+    ) -> list[Part]:
+        """All parts: those we claim, and those that others wrote; what does not come in time we write ourselves."""
+        shards, properties = len(view.shards), task.properties
         sharing.offer(task, shards)
         parts: dict[int, Part] = {}
         longest_s = 0.0
@@ -198,42 +226,26 @@ class Applier:
                     time.sleep(HELP_POLL_S)
         return [parts[shard] for shard in range(shards)]
 
-    def _with_failures(self, before: Manifest, batch: Sequence[Pending]) -> dict[str, object]:
-        """The failures of the manifest after ``before``; what failed is copied out of the log first."""
-        failed = [one for one in batch if one.error is not None]
-        if not failed:
-            return {}
-        kept = self._kept.keep(Receipt(one.position, one.place) for one in failed)
-        failures = [
-            Failure(position=one.position, place=one.place, places=one.places, reason=one.error, kept=kept)
-            for one in failed
-            if one.error is not None
-        ]
-        inline, pages = self._failures.added(before, failures)
-        return {"failures": inline, "failure_pages": pages}
-
-    def _log_failures(self, batch: Sequence[Pending]) -> None:
-        failed = [one for one in batch if one.error is not None]
-        if failed:
-            log.error(
-                "mutations failed",
-                index=self._record.id,
-                count=len(failed),
-                first=(failed[0].position, failed[0].place),
-                error=failed[0].error,
-            )
-
     def _after(
         self,
-        before: Manifest,
-        batch: Sequence[Pending],
+        view: View,
+        settled: Settled,
         parts: Sequence[Part],
         nbytes: int,
+        declared: tuple[DeclaredIndex, ...],
     ) -> Manifest:
-        """The manifest after ``before``."""
+        """The manifest after ``view``'s. What failed is copied out of the log first, and namespaces are written if they changed."""
+        before, batch = view.manifest, settled.batch
         last = batch[-1].position
-        received = sum(one.rows for one in batch if one.changeset and one.changeset.vectors is not None)
-        vector_bytes = received * 4 * self._record.dimensions
+        vector_bytes = sum(
+            one.changeset.vector_bytes
+            for one in batch
+            if one.changeset and one.changeset.operation.brings_rows
+        )
+        failures, failure_pages = self._failures_after(before, batch)
+        namespaces = before.namespaces
+        if settled.namespaces is not view.namespaces:
+            namespaces = self._namespaces.write(settled.namespaces)
         return Manifest(
             version=before.version + 1,
             index_id=self._record.id,
@@ -242,11 +254,50 @@ class Applier:
             applied_through=last,
             applied_places=sum(one.position == last for one in batch),
             shards=tuple(ShardState(segments=part.segments) for part in parts),
-            failures=before.failures,
-            failure_pages=before.failure_pages,
+            failures=failures,
+            failure_pages=failure_pages,
             totals=before.totals + Totals(vector_bytes=vector_bytes, applied_bytes=nbytes),
+            metadata_indexes=declared,
             newest_by=_newest_by(before, batch),
+            key_scope=None if settled.scope is self._record.key_scope else settled.scope,
+            namespaces=namespaces,
         )
+
+    def _failures_after(
+        self, before: Manifest, batch: Sequence[Pending]
+    ) -> tuple[tuple[Failure, ...], tuple[FailurePage, ...]]:
+        """The failures after a batch."""
+        failed = _failed(batch)
+        if not failed:
+            return before.failures, before.failure_pages
+        kept = self._kept.keep(Receipt(one.position, one.place) for one, _ in failed)
+        failures = [
+            Failure(position=one.position, place=one.place, places=one.places, reason=reason, kept=kept)
+            for one, reason in failed
+        ]
+        return self._failures.added(before, failures)
+
+    def _log_failures(self, batch: Sequence[Pending]) -> None:
+        failed = _failed(batch)
+        if not failed:
+            return
+        first, reason = failed[0]
+        # A name that is taken, or is none: its sender is told, and the operator has nothing to do.
+        names = {Operation.RENAME_NAMESPACE, Operation.CREATE_METADATA_INDEX}
+        usual = all(one.mutation is not None and one.mutation.operation in names for one, _ in failed)
+        log.log(
+            logging.INFO if usual else logging.ERROR,
+            "mutations failed",
+            index=self._record.id,
+            count=len(failed),
+            first=(first.position, first.place),
+            error=reason,
+        )
+
+
+def _failed(batch: Sequence[Pending]) -> list[tuple[Pending, str]]:
+    """The mutations that cannot be applied, and why."""
+    return [(one, one.error) for one in batch if one.error is not None]
 
 
 def _newest_by(before: Manifest, batch: Sequence[Pending]) -> tuple[NewestBy, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from upwell.catalog.record import IndexRecord
@@ -10,6 +10,7 @@ from upwell.changeset import Changeset
 from upwell.clock import Clock
 from upwell.errors import Corrupt, NotFound
 from upwell.failpoint import Step, reached
+from upwell.log.embedded import EmbeddedEntries
 from upwell.log.entry import Entry, Mutation
 from upwell.log.reader import LogReader
 from upwell.log.receipt import PLACES_MAX, Receipt
@@ -27,6 +28,8 @@ class BatchLimits:
     vectors_max: int
     mutations_max: int
     bytes_max: int
+    #: Texts that vectors are yet to be made of.
+    texts_max: int = 2_048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,6 +72,7 @@ class BatchReader:
         self._limits = limits
         self._log = LogReader(store, record.folder)
         self._requests = Requests(store, record.folder, clock)
+        self._embedded = EmbeddedEntries(store, record.folder)
 
     def next(self, applied_through: int, broken: Broken | None = None) -> list[Pending]:
         """The mutations after ``applied_through``; none if there are none.
@@ -79,17 +83,19 @@ class BatchReader:
             exists = self._log.exists(applied_through + 1)
             return self._read_entry(applied_through + 1, broken) if exists else []
         batch: list[Pending] = []
-        vectors = nbytes = 0
+        vectors = nbytes = texts = 0
         position = applied_through
         while self._log.exists(position + 1):
             position += 1
             taken = self._read_entry(position)
             vectors += sum(one.rows for one in taken)
+            texts += self._texts_in(taken, position)
             nbytes += sum(one.changeset.nbytes for one in taken if one.changeset is not None)
             full = (
                 vectors > self._limits.vectors_max
                 or len(batch) + len(taken) > self._limits.mutations_max
                 or nbytes > self._limits.bytes_max
+                or texts > self._limits.texts_max
             )
             if full and batch:
                 break
@@ -98,17 +104,28 @@ class BatchReader:
                 break
         return batch
 
-    def again(
-        self, applied_through: int, through: int, left_out: Collection[tuple[int, int]]
-    ) -> list[Pending] | None:
-        """A batch as another process read it; None if this one leaves other mutations out than ``left_out`` says."""
-        batch: list[Pending] = []
-        for position in range(applied_through + 1, through + 1):
-            batch += self._read_entry(position)
-        here = {(one.position, one.place) for one in batch if one.is_left_out}
-        return batch if here == set(left_out) else None
+    def again(self, applied_through: int, through: int) -> list[Pending]:
+        """A batch as another process read it."""
+        return [
+            one for position in range(applied_through + 1, through + 1) for one in self._read_entry(position)
+        ]
 
-    def _read_entry(self, position: int, broken: Broken | None = None) -> list[Pending]:
+    def unembedded_after(self, position: int) -> Iterator[list[Pending]]:
+        """The entries of the log behind ``position``, but for those whose texts have vectors by now. Decides nothing: a mutation that
+        is there twice comes twice."""
+        while self._log.exists(position + 1):
+            position += 1
+            if not self._embedded.exists(position):
+                yield self._read_entry(position, decide=False)
+
+    def _texts_in(self, taken: Sequence[Pending], position: int) -> int:
+        """Texts of an entry whose vectors are not made yet."""
+        texts = sum(one.rows for one in taken if one.changeset is not None and one.changeset.details.embed)
+        return 0 if texts and self._embedded.exists(position) else texts
+
+    def _read_entry(
+        self, position: int, broken: Broken | None = None, *, decide: bool = True
+    ) -> list[Pending]:
         try:
             entry = self._log.read(position)
         except Corrupt as damage:
@@ -117,11 +134,11 @@ class BatchReader:
             return [Pending(position=position, place=0, mutation=None, changeset=None, error=error)]
         reasons = broken or {}
         return [
-            self._read_mutation(entry, place, reasons.get(Receipt(position, place)))
+            self._read_mutation(entry, place, reasons.get(Receipt(position, place)), decide=decide)
             for place in range(len(entry.mutations))
         ]
 
-    def _read_mutation(self, entry: Entry, place: int, broken: str | None) -> Pending:
+    def _read_mutation(self, entry: Entry, place: int, broken: str | None, *, decide: bool) -> Pending:
         """One mutation, or the reason why it can never be applied: that becomes its result, and the next ones go on."""
         one = Pending(
             position=entry.position,
@@ -130,15 +147,15 @@ class BatchReader:
             changeset=None,
             error=broken,
         )
-        return self._with_rows(one, entry) if broken is None else one
+        return self._with_rows(one, entry, decide=decide) if broken is None else one
 
-    def _with_rows(self, one: Pending, entry: Entry) -> Pending:
+    def _with_rows(self, one: Pending, entry: Entry, *, decide: bool) -> Pending:
         try:
             changeset = entry.changeset(one.place, self._store.read)
             reached(Step.APPLY_MUTATION, changeset.ids[0] if len(changeset) else "")
             error = self._unsuitable(changeset)
             # Only now: a copy whose bytes are gone must not become the one that counts.
-            if error is None and self._is_duplicate(one):
+            if error is None and decide and self._is_duplicate(one):
                 return replace(one, duplicate=True)
         except (Corrupt, NotFound) as damage:
             # NotFound: a payload that was swept, so its entry came too late to be acknowledged.
@@ -155,7 +172,16 @@ class BatchReader:
 
     def _unsuitable(self, changeset: Changeset) -> str | None:
         """Why a changeset cannot be this index's; None if it can."""
+        kind, whole = self._record.kind, changeset.operation.brings_rows and not changeset.details.embed
         dimensions = None if changeset.vectors is None else changeset.vectors.shape[1]
-        if dimensions in (None, self._record.dimensions):
-            return None
-        return f"the mutation has {dimensions} dimensions, the index has {self._record.dimensions}"
+        if dimensions is None and kind.has_dense and whole:
+            return "the mutation has no dense vectors, and the index has"
+        if dimensions not in (None, self._record.dimensions):
+            return f"the mutation has {dimensions} dimensions, the index has {self._record.dimensions}"
+        if (changeset.sparse is None and kind.has_sparse and whole) or (
+            changeset.sparse is not None and not kind.has_sparse
+        ):
+            return f"the mutation's vectors are not those of a {kind} index"
+        if changeset.details.embed and not self._record.embeds:
+            return "the index has no model that makes vectors of text"
+        return None

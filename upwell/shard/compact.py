@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 
 from upwell.catalog.record import IndexRecord
+from upwell.changeset import KeyScope
 from upwell.clock import Clock
 from upwell.errors import Fenced
 from upwell.failpoint import Step, reached
@@ -105,7 +106,8 @@ class Compactor:
         if not chosen:
             return None
         sources = tuple(live for live in view.shards[shard] if live.ref.id in chosen)
-        merged = self._merge(sources, [one.index.property for one in view.manifest.metadata_indexes], alive)
+        properties = [one.index.property for one in view.manifest.metadata_indexes]
+        merged = self._merge(sources, view.key_scope, properties, alive)
         for _ in range(COMMIT_TRIES):
             alive()
             with turn():
@@ -139,7 +141,11 @@ class Compactor:
         return plan(manifest.shards[shard].segments, self._limits, settled=settled)
 
     def _merge(
-        self, sources: tuple[LiveSegment, ...], properties: list[str], alive: Callable[[], None]
+        self,
+        sources: tuple[LiveSegment, ...],
+        scope: KeyScope,
+        properties: list[str],
+        alive: Callable[[], None],
     ) -> _Merged:
         live = [one.live_rows() for one in sources]
         rows = concat_rows([one.segment.take(its) for one, its in zip(sources, live, strict=True)])
@@ -147,7 +153,7 @@ class Compactor:
             new_identity() + MERGED,
             rows,
             self._record.metric,
-            self._record.key_scope,
+            scope,
             lists=lists_for(len(rows)),
             properties=properties,
             alive=alive,

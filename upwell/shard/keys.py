@@ -6,7 +6,6 @@ only ever narrow a search: every match is confirmed on the key itself.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
+from upwell.changeset import KeyScope
+
 Hashes = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]
 
@@ -22,23 +23,15 @@ Rows = npt.NDArray[np.int64]
 HASHED_AT_ONCE = 16_384
 
 
-class KeyScope(StrEnum):
-    """Within what an id is unique."""
-
-    #: One row per id (Cloudflare): writing an id with another namespace moves it.
-    INDEX = "index"
-    #: One row per namespace and id (Upstash).
-    NAMESPACE = "namespace"
-
-
 def keys_of(ids: pa.Array, namespaces: pa.Array | None, scope: KeyScope) -> pa.Array:
-    """The key of each row: Arrow ``binary``, n values, no nulls."""
+    """The key of each row: Arrow ``binary``, n values, no nulls. In a scope that is open it is as if no row had a namespace."""
     raw = ids.cast(pa.binary())
-    if scope is KeyScope.INDEX:
+    if scope is not KeyScope.NAMESPACE or namespaces is None or namespaces.null_count == len(namespaces):
         return raw
-    # NUL ends the namespace: it cannot occur in one, so no two pairs share a key.
-    names = pa.scalar(b"") if namespaces is None else pc.fill_null(namespaces, "").cast(pa.binary())
-    return pc.binary_join_element_wise(names, raw, pa.scalar(b"\0"))
+    # No text in UTF-8 has such a byte, so no two rows share a key, with a namespace or without.
+    end = pa.scalar(b"\xff")
+    inside = pc.binary_join_element_wise(pa.scalar(b""), namespaces.cast(pa.binary()), raw, end)
+    return pc.if_else(namespaces.is_valid(), inside, raw)
 
 
 def hash_keys(keys: pa.Array) -> Hashes:

@@ -12,21 +12,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from upwell.shard.rows import SegmentRows
 from upwell.shard.view import LiveSegment
 
 FOLDED_BYTES_MAX = 4 << 20
 #: A segment up to this many times larger than what is being written is folded in.
 GROWTH = 2
+#: What a segment takes however few rows it has: its header, and the schemas of its columns.
+SEGMENT_BYTES = 4096
+#: What a row takes beside its dense vector when there is nothing special about it: an id, hashes, numbers. And a flat segment has its
+#: vectors twice where they are not of unit length.
+PLAIN_BYTES = 256
+LARGER = 3
 
 
-def to_fold(segments: Sequence[LiveSegment], rows_added: int, row_bytes: int) -> list[LiveSegment]:
-    """Which of a shard's segments (oldest first) to fold into a new one of ``rows_added`` rows."""
+def to_fold(segments: Sequence[LiveSegment], added: SegmentRows) -> list[LiveSegment]:
+    """Which of a shard's segments (oldest first) to fold into a new one of the rows ``added``."""
     folded: list[LiveSegment] = []
-    rows = rows_added
+    vector_bytes = added.vectors.row_bytes
+    rows, nbytes = len(added), _counted(added.nbytes, len(added), vector_bytes)
     for live in reversed(segments):
-        if live.live > GROWTH * rows or (rows + live.live) * row_bytes > FOLDED_BYTES_MAX:
+        whole = _counted(max(0, live.ref.nbytes - SEGMENT_BYTES), live.ref.rows, vector_bytes)
+        its = whole * live.live // live.ref.rows
+        if live.live > GROWTH * rows or nbytes + its > FOLDED_BYTES_MAX:
             break
         folded.append(live)
-        rows += live.live
+        rows, nbytes = rows + live.live, nbytes + its
     folded.reverse()
     return folded
+
+
+def _counted(nbytes: int, rows: int, vector_bytes: int) -> int:
+    """What rows of so many bytes count as: their dense vectors, unless metadata, data and the like are the larger part."""
+    plain = rows * (LARGER * vector_bytes + PLAIN_BYTES)
+    return rows * vector_bytes if vector_bytes and nbytes <= plain else nbytes

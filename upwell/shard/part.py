@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from upwell.catalog.record import IndexRecord
+from upwell.changeset import KeyScope
 from upwell.failpoint import Step, reached
 from upwell.format import Kind, pack
 from upwell.ids import new_identity
@@ -83,12 +84,12 @@ class PartWriter:
         segments: Sequence[LiveSegment],
         change: ShardChange,
         deletions: DeletionsWriter,
+        scope: KeyScope,
         properties: Sequence[str],
     ) -> Part:
         """Write one shard's new segment, with columns of ``properties``; what is deleted of others is gathered in ``deletions``,
         for the caller to write."""
-        row_bytes = 4 * self._record.dimensions
-        folded = to_fold(segments, len(change.added), row_bytes) if change.added is not None else []
+        folded = [] if change.added is None else to_fold(segments, change.added)
         refs = [
             ref
             for live in segments
@@ -101,14 +102,12 @@ class PartWriter:
         rows = [some for some in rows if len(some)]
         nbytes = 0
         if rows:
-            refs.append(self._write_segment(concat_rows(rows), properties))
+            refs.append(self._write_segment(concat_rows(rows), scope, properties))
             nbytes = refs[-1].nbytes
         return Part(tuple(refs), change.counts, nbytes)
 
-    def _write_segment(self, rows: SegmentRows, properties: Sequence[str]) -> SegmentRef:
-        encoded = encode_segment(
-            new_identity(), rows, self._record.metric, self._record.key_scope, properties=properties
-        )
+    def _write_segment(self, rows: SegmentRows, scope: KeyScope, properties: Sequence[str]) -> SegmentRef:
+        encoded = encode_segment(new_identity(), rows, self._record.metric, scope, properties=properties)
         create_own(self._store, segment_key(self._record.folder, encoded.ref.id), *encoded.parts)
         reached(Step.SEGMENT_WRITTEN)
         return encoded.ref

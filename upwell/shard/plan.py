@@ -24,7 +24,8 @@ from upwell.shard.merge import FOLDED_BYTES_MAX
 DELETED_SHARE_MAX = 0.2
 #: In a settled index a segment is merged with smaller ones that come to at least this share of it.
 SETTLED_SHARE = 0.25
-#: Ids, metadata and the like of one merged segment: they are held in memory while it is written.
+#: Ids, metadata, data and the like of one merged segment: they are held in memory while it is written, and Arrow's columns of text,
+#: of which each is a part of that, hold 2 GiB at most.
 COLUMNS_BYTES_MAX = 1 << 30
 
 
@@ -32,6 +33,7 @@ COLUMNS_BYTES_MAX = 1 << 30
 class PlanLimits:
     """How merges are chosen."""
 
+    #: Of a row's dense vector; 0 in a sparse index.
     row_bytes: int
     fanout: int
     rows_max: int
@@ -82,7 +84,7 @@ def _tail(segments: Sequence[SegmentRef], limits: PlanLimits) -> tuple[str, ...]
 
 
 def _level(segment: SegmentRef, limits: PlanLimits) -> int:
-    base = max(1, FOLDED_BYTES_MAX // limits.row_bytes)
+    base = max(1, FOLDED_BYTES_MAX // (limits.row_bytes or max(1, segment.nbytes // segment.rows)))
     if segment.live <= base:
         return 0
     return 1 + int(math.log(segment.live / base, limits.fanout))
@@ -93,13 +95,14 @@ def _live(segment: SegmentRef) -> int:
 
 
 def _within(segments: Sequence[SegmentRef], limits: PlanLimits) -> list[SegmentRef]:
-    """As many of ``segments``, smallest first, as one segment may hold."""
+    """As many of ``segments`` as one segment may hold. Those with little beside their vectors first: one whose few rows have a lot must
+    not keep all others from being merged."""
     chosen: list[SegmentRef] = []
     rows = columns_bytes = 0
-    for segment in segments:
-        rows += segment.live
-        columns_bytes += max(0, segment.nbytes - segment.rows * limits.row_bytes)
-        if rows > limits.rows_max or columns_bytes > COLUMNS_BYTES_MAX:
-            break
-        chosen.append(segment)
+    besides = {one.id: max(0, one.nbytes - one.rows * limits.row_bytes) for one in segments}
+    for segment in sorted(segments, key=lambda one: besides[one.id]):
+        more = besides[segment.id]
+        if rows + segment.live <= limits.rows_max and columns_bytes + more <= COLUMNS_BYTES_MAX:
+            chosen.append(segment)
+            rows, columns_bytes = rows + segment.live, columns_bytes + more
     return chosen

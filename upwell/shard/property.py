@@ -7,7 +7,7 @@ integers beyond 2^53 are as good as their nearest double here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
@@ -99,6 +99,29 @@ class PropertyColumn:
         return replace(self, present=self.present & COVERED[kind], since=since)
 
 
+@dataclass(frozen=True, eq=False)
+class ElementsColumn:
+    """What is in the arrays that rows have at a property: the elements of all rows, one after the other.
+
+    ``rows``    how many rows there are; one whose value is no array has no elements
+    ``owners``  int64 (elements,): the row of each element, ascending
+    ``values``  the elements, as if each were a row
+    """
+
+    rows: int
+    owners: npt.NDArray[np.int64]
+    values: PropertyColumn
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def having(self, elements: Mask) -> Mask:
+        """Which rows have one of these elements; ``elements``: bool (elements,)."""
+        mask = np.zeros(self.rows, dtype=bool)
+        mask[self.owners[elements]] = True
+        return mask
+
+
 def _column(
     kinds: Kinds,
     numbers: npt.NDArray[np.float64] | None = None,
@@ -114,12 +137,31 @@ def columns_of(metadata: pa.Array | None, rows: int, paths: Sequence[str]) -> li
     if metadata is None:
         return [_column(np.zeros(rows, np.uint8)) for _ in paths]
     pieces: list[list[_Piece]] = [[] for _ in paths]
-    for start in range(0, rows, READ_AT_ONCE):
-        texts = metadata.slice(start, READ_AT_ONCE).to_pylist()
-        documents = [None if text is None else orjson.loads(text) for text in texts]
+    for _, documents in _documents(metadata, rows):
         for place, path in enumerate(paths):
             pieces[place].append(_piece([value_at(document, path) for document in documents]))
     return [_joined(one) for one in pieces]
+
+
+def elements_of(metadata: pa.Array | None, rows: int, path: str) -> ElementsColumn:
+    """What is in the arrays at ``path`` of rows with this metadata (as of ``columns_of``)."""
+    pieces: list[_Piece] = []
+    owners = [np.zeros(0, np.int64)]
+    for start, documents in () if metadata is None else _documents(metadata, rows):
+        arrays = [
+            value if isinstance(value, list) else [] for value in (value_at(one, path) for one in documents)
+        ]
+        lengths = np.fromiter(map(len, arrays), np.int64, len(arrays))
+        owners.append(np.repeat(np.arange(start, start + len(arrays)), lengths))
+        pieces.append(_piece([element for array in arrays for element in array]))
+    return ElementsColumn(rows, np.concatenate(owners), _joined(pieces))
+
+
+def _documents(metadata: pa.Array, rows: int) -> Iterator[tuple[int, list[Any]]]:
+    """The decoded metadata of so many rows at a time, and which row is the first of them."""
+    for start in range(0, rows, READ_AT_ONCE):
+        texts = metadata.slice(start, READ_AT_ONCE).to_pylist()
+        yield start, [None if text is None else orjson.loads(text) for text in texts]
 
 
 #: Kinds of all rows; numbers and strings of those that have one, in order. Arrays only: decoded values take many times as much.

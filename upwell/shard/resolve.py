@@ -12,20 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from upwell.changeset import Operation
+from upwell.changeset import Changeset, KeyScope, Operation
 from upwell.log.entry import problem_to_json
 from upwell.manifest import MutationResult
 from upwell.shard.batch import Pending
+from upwell.shard.deletions import Mask
 from upwell.shard.keys import Hashes, Rows, hash_keys, keys_of, shard_of
+from upwell.shard.namespaces import Settled, settle_namespaces
 from upwell.shard.rows import SegmentRows, concat_rows, written_by
-from upwell.shard.vectors import Vectors
+from upwell.shard.selected import Selected
 from upwell.shard.view import LiveSegment, View
+from upwell.shard.written import BatchRows, has_rows, updated
 
 #: In ``_Outcome.holder``: the key's row, if it is alive, is the view's own.
 FROM_VIEW = -1
@@ -37,13 +41,21 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeyedBatch:
-    """A batch and its keys. ``codes`` (rows of the batch, in order) number the distinct ``keys``; the rest are over those."""
+    """A batch and its keys. ``codes`` (rows of the batch, in order) number the distinct ``keys``; the rest are over those.
 
-    batch: Sequence[Pending]
+    ``settled`` is the batch itself, its namespaces decided.
+    """
+
+    settled: Settled
     codes: Rows
     keys: pa.Array
     hashes: Hashes
     shard: Rows
+
+    @property
+    def batch(self) -> Sequence[Pending]:
+        """The mutations."""
+        return self.settled.batch
 
     @property
     def rows(self) -> int:
@@ -62,16 +74,16 @@ class ShardChange:
 
 def keyed(view: View, batch: Sequence[Pending]) -> KeyedBatch:
     """A batch's keys, hashed and assigned to shards."""
-    scope = view.record.key_scope
+    settled = settle_namespaces(view, batch)
     keys = [
-        keys_of(one.changeset.ids, one.changeset.namespaces, scope)
-        for one in batch
+        keys_of(one.changeset.ids, one.changeset.namespaces, settled.scope)
+        for one in settled.batch
         if one.changeset is not None
     ]
     numbered = pc.dictionary_encode(pa.concat_arrays(keys) if keys else pa.array([], pa.binary()))
     hashes = hash_keys(numbered.dictionary)
     codes = numbered.indices.to_numpy().astype(np.int64)
-    return KeyedBatch(batch, codes, numbered.dictionary, hashes, shard_of(hashes, len(view.shards)))
+    return KeyedBatch(settled, codes, numbered.dictionary, hashes, shard_of(hashes, len(view.shards)))
 
 
 def resolve(view: View, keys: KeyedBatch, shard: int) -> ShardChange:
@@ -81,21 +93,23 @@ def resolve(view: View, keys: KeyedBatch, shard: int) -> ShardChange:
     own = np.full(len(keys.keys), -1, np.int64)
     own[here] = np.arange(len(here))
     codes = own[keys.codes]
-    located = _locate(view, view.shards[shard], keys, here)
-    outcome = _Outcome(located.alive)
+    located = _locate(view, shard, keys, here)
+    rows = BatchRows(keys.batch, keys.settled.sequences, view.record.dimensions)
+    outcome = _Outcome(view.shards[shard], located, rows, keys.settled.scope)
     counts = np.zeros((len(keys.batch), len(COUNTED)), np.int64)
     start = row = 0
     for number, one in enumerate(keys.batch):
-        if one.changeset is None:
+        changeset = one.changeset
+        if changeset is None:
             continue
-        its = codes[start : start + len(one.changeset)]
+        its = codes[start : start + len(changeset)]
         mine = np.flatnonzero(its >= 0)
-        if len(mine):
-            counted = outcome.apply(one.changeset.operation, its[mine], row + mine)
+        if changeset.details.selection is not None or len(mine):
+            counted = outcome.apply(one, changeset, its[mine], _Numbers(mine, row + mine))
             counts[number] = [counted.get(name, 0) for name in COUNTED]
-        start += len(one.changeset)
-        row += 0 if one.changeset.vectors is None else len(one.changeset)
-    return _change(view.shards[shard], keys.batch, located, outcome, counts)
+        start += len(changeset)
+        row += len(changeset) if has_rows(changeset.operation) else 0
+    return outcome.change(counts)
 
 
 def results_of(batch: Sequence[Pending], counts: Counts) -> tuple[MutationResult, ...]:
@@ -113,15 +127,22 @@ class _Located:
     row: Rows
 
 
-def _locate(view: View, segments: Sequence[LiveSegment], keys: KeyedBatch, here: Rows) -> _Located:
+class _Numbers(NamedTuple):
+    """Rows of a mutation: their places in it, and which of the rows that the batch has they are."""
+
+    place: Rows
+    row: Rows
+
+
+def _locate(view: View, shard: int, keys: KeyedBatch, here: Rows) -> _Located:
     located = _Located(
         np.zeros(len(here), dtype=bool), np.zeros(len(here), np.int64), np.zeros(len(here), np.int64)
     )
-    if len(here) == 0 or not segments:
+    if len(here) == 0 or not view.shards[shard]:
         return located
     its_keys, its_hashes = keys.keys.take(pa.array(here)), keys.hashes[here]
-    for place, live in enumerate(segments):
-        found, rows = live.find(its_keys, its_hashes, view.record)
+    for place, live in enumerate(view.shards[shard]):
+        found, rows = live.find(its_keys, its_hashes, keys.settled.scope)
         located.alive[found] = True
         located.segment[found] = place
         located.row[found] = rows
@@ -129,74 +150,143 @@ def _locate(view: View, segments: Sequence[LiveSegment], keys: KeyedBatch, here:
 
 
 class _Outcome:
-    """Where each key stands after the mutations applied so far."""
+    """Where each key of a shard stands after the mutations applied so far."""
 
-    def __init__(self, alive: npt.NDArray[np.bool_]) -> None:
-        self.alive = alive.copy()
+    def __init__(
+        self, segments: Sequence[LiveSegment], located: _Located, rows: BatchRows, scope: KeyScope
+    ) -> None:
+        self._segments = segments
+        self._located = located
+        self._rows = rows
+        self._scope = scope
+        self._alive = located.alive.copy()
         #: The row, of all those the batch writes, that holds the key; or FROM_VIEW.
-        self.holder = np.full(len(alive), FROM_VIEW, np.int64)
+        self._holder = np.full(len(located.alive), FROM_VIEW, np.int64)
+        #: By a segment's place: rows whose keys the batch does not name, and that a selection has removed.
+        self._removed: dict[int, Mask] = {}
 
-    def apply(self, operation: Operation, codes: Rows, rows: Rows) -> dict[str, int]:
-        """Apply one mutation: its codes, and which of the rows that the batch writes they are; returns what it counted."""
-        match operation:
+    def apply(self, one: Pending, changeset: Changeset, codes: Rows, rows: _Numbers) -> dict[str, int]:
+        """Apply one mutation: the codes of those of its rows that are of this shard; returns what it counted."""
+        match changeset.operation:
             case Operation.INSERT:
                 first, where = np.unique(codes, return_index=True)
-                absent = ~self.alive[first]
-                self._hold(first[absent], rows[where[absent]])
+                absent = ~self._alive[first]
+                self._hold(first[absent], rows.row[where[absent]])
                 inserted = int(absent.sum())
                 return {"inserted": inserted, "skipped": len(codes) - inserted}
             case Operation.UPSERT:
                 last, where = np.unique(codes[::-1], return_index=True)
-                inserted = int((~self.alive[last]).sum())
-                self._hold(last, rows[len(codes) - 1 - where])
+                inserted = int((~self._alive[last]).sum())
+                self._hold(last, rows.row[len(codes) - 1 - where])
                 # An id given twice in one body replaces itself: received = inserted + replaced.
                 return {"inserted": inserted, "replaced": len(codes) - inserted}
+            case Operation.UPDATE:
+                return {"updated": self._update(one, changeset, codes, rows)}
             case Operation.DELETE:
-                gone = np.unique(codes)
-                deleted = int(self.alive[gone].sum())
-                self.alive[gone] = False
-                return {"deleted": deleted}
-            case Operation.CREATE_METADATA_INDEX | Operation.DELETE_METADATA_INDEX:
-                raise AssertionError(f"{operation} has no rows")
+                gone = np.unique(self._meant(changeset, codes, rows.place)[0])
+                self._alive[gone] = False
+                return {"deleted": len(gone)}
+            case Operation.DELETE_MATCHING | Operation.RESET | Operation.DELETE_NAMESPACE:
+                assert changeset.details.selection is not None
+                return {"deleted": self._remove(Selected.of(changeset.details.selection))}
+            case _:
+                raise AssertionError(f"{changeset.operation} has no rows")
 
     def _hold(self, codes: Rows, rows: Rows) -> None:
-        self.alive[codes] = True
-        self.holder[codes] = rows
+        self._alive[codes] = True
+        self._holder[codes] = rows
 
+    def _meant(self, changeset: Changeset, codes: Rows, places: Rows) -> tuple[Rows, Rows]:
+        """Codes that are alive, and the places of their rows: those that the mutation means.
 
-def _change(
-    segments: Sequence[LiveSegment],
-    batch: Sequence[Pending],
-    located: _Located,
-    outcome: _Outcome,
-    counts: Counts,
-) -> ShardChange:
-    kept = outcome.alive & (outcome.holder != FROM_VIEW)
-    put_out = np.flatnonzero(located.alive & (kept | ~outcome.alive))
-    rows = np.sort(outcome.holder[kept])
-    added = _rows_written(batch).take(rows) if len(rows) else None
-    deleted = {
-        segments[place].ref.id: np.sort(located.row[put_out[located.segment[put_out] == place]])
-        for place in np.unique(located.segment[put_out]).tolist()
-    }
-    return ShardChange(added, deleted, counts)
+        A door where ids are unique per namespace means the row in the namespace that it names. In an index where they are unique
+        in all of it the row may be in another.
+        """
+        alive = self._alive[codes]
+        codes, places = codes[alive], places[alive]
+        if not len(codes) or self._scope is KeyScope.NAMESPACE or changeset.details.scope is KeyScope.INDEX:
+            return codes, places
+        asked = changeset.namespaces
+        said = pa.nulls(len(places), pa.utf8()) if asked is None else asked.take(pa.array(places))
+        there = self._content(codes).namespaces
+        its = pa.nulls(len(codes), pa.utf8()) if there is None else there
+        same = pc.equal(pc.fill_null(said, ""), pc.fill_null(its, "")).to_numpy(zero_copy_only=False)
+        return codes[same], places[same]
 
+    def _update(self, one: Pending, changeset: Changeset, codes: Rows, rows: _Numbers) -> int:
+        """Update rows that are alive; of an id given twice in one body each counts, in order. Returns how many were updated."""
+        count, number_of = 0, dict(zip(rows.place.tolist(), rows.row.tolist(), strict=True))
+        while len(codes):
+            # Those that come for the first time; the others see what these make of their rows.
+            _, first = np.unique(codes, return_index=True)
+            first.sort()
+            meant, places = self._meant(changeset, codes[first], rows.place[first])
+            if len(meant):
+                made = updated(self._content(meant), changeset, places, written_by(one.position, one.place))
+                numbers = np.array([number_of[place] for place in places.tolist()], np.int64)
+                self._rows.forget(self._holder[meant])
+                self._rows.put(numbers, made)
+                self._hold(meant, numbers)
+                count += len(meant)
+            codes = np.delete(codes, first)
+            rows = _Numbers(np.delete(rows.place, first), np.delete(rows.row, first))
+        return count
 
-def _rows_written(batch: Sequence[Pending]) -> SegmentRows:
-    """The rows that the batch's inserts and upserts bring, as one table, in order."""
-    return concat_rows(
-        [
-            SegmentRows(
-                one.changeset.ids,
-                Vectors.of(one.changeset.vectors),
-                one.changeset.namespaces,
-                one.changeset.metadata,
-                np.full(len(one.changeset), written_by(one.position, one.place), np.uint64),
-            )
-            for one in batch
-            if one.changeset is not None and one.changeset.vectors is not None
-        ]
-    )
+    def _content(self, codes: Rows) -> SegmentRows:
+        """The rows of keys that are alive, as they are now, in order."""
+        held = self._holder[codes] != FROM_VIEW
+        parts, order = [], []
+        if held.any():
+            parts.append(self._rows.take(self._holder[codes[held]]))
+            order.append(np.flatnonzero(held))
+        for number in np.unique(self._located.segment[codes[~held]]).tolist():
+            here = np.flatnonzero(~held & (self._located.segment[codes] == number))
+            parts.append(self._segments[number].segment.copy(self._located.row[codes[here]]))
+            order.append(here)
+        return concat_rows(parts).take(np.argsort(np.concatenate(order)))
+
+    def _remove(self, selected: Selected) -> int:
+        """Remove what is selected; returns how many rows that were."""
+        count = 0
+        for place, live in enumerate(self._segments):
+            count += self._remove_of(place, live, selected.in_segment(live))
+        held = np.flatnonzero(self._alive & (self._holder != FROM_VIEW))
+        if len(held):
+            gone = held[selected.among(self._content(held))]
+            self._alive[gone] = False
+            count += len(gone)
+        return count
+
+    def _remove_of(self, place: int, live: LiveSegment, matching: Mask) -> int:
+        """Remove rows of a segment that the view has; returns how many of them were still there."""
+        mask = matching if live.deleted is None else matching & ~live.deleted
+        named = np.flatnonzero(self._located.alive & (self._located.segment == place))
+        its_rows = self._located.row[named]
+        hit = mask[its_rows] & self._alive[named] & (self._holder[named] == FROM_VIEW)
+        self._alive[named[hit]] = False
+        mask[its_rows] = False
+        removed = self._removed.get(place)
+        if removed is not None:
+            mask &= ~removed
+        count = int(np.count_nonzero(mask))
+        if count:
+            self._removed[place] = mask if removed is None else mask | removed
+        return count + int(np.count_nonzero(hit))
+
+    def change(self, counts: Counts) -> ShardChange:
+        """What all of it comes to."""
+        located, segments = self._located, self._segments
+        kept = self._alive & (self._holder != FROM_VIEW)
+        put_out = np.flatnonzero(located.alive & (kept | ~self._alive))
+        rows = np.sort(self._holder[kept])
+        added = self._rows.take(rows) if len(rows) else None
+        deleted = {}
+        for place in {*np.unique(located.segment[put_out]).tolist(), *self._removed}:
+            its = [located.row[put_out[located.segment[put_out] == place]]]
+            if place in self._removed:
+                its.append(np.flatnonzero(self._removed[place]))
+            deleted[segments[place].ref.id] = np.sort(np.concatenate(its))
+        return ShardChange(added, deleted, counts)
 
 
 def _result(one: Pending, counted: list[int]) -> MutationResult:

@@ -1,4 +1,4 @@
-"""Rows on their way into a segment: columns of equal length, joined and chosen without copying their vectors."""
+"""Rows on their way into a segment: columns of equal length, joined and chosen without copying their dense vectors."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from upwell.columns import encode_batch
 from upwell.shard.keys import Rows
 from upwell.shard.vectors import Vectors, concat_vectors
+from upwell.sparse import Sparse, concat_sparse
 
 #: Which mutation wrote a row: its position and place as one number that grows along the log. 0: before that was kept.
 Written = npt.NDArray[np.uint64]
@@ -23,11 +24,16 @@ def written_by(position: int, place: int) -> int:
     return position << PLACE_BITS | place
 
 
+#: Which row of its namespace a row was, by the order of writing: from 1; the next one has a larger number. 0: before that was kept.
+Sequenced = npt.NDArray[np.uint64]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SegmentRows:
     """Rows to make a segment of, each key once.
 
-    ``ids`` utf8; ``namespaces`` utf8 with nulls or None; ``metadata`` binary JSON with nulls or None; ``written`` uint64 (rows,).
+    ``ids`` utf8; ``vectors`` (of no dimensions in a sparse index); ``namespaces`` utf8 with nulls or None; ``metadata`` binary JSON
+    with nulls or None; ``written`` and ``sequence`` uint64 (rows,); ``data`` utf8 with nulls or None; ``sparse`` vectors or None.
     """
 
     ids: pa.Array
@@ -35,9 +41,18 @@ class SegmentRows:
     namespaces: pa.Array | None
     metadata: pa.Array | None
     written: Written
+    sequence: Sequenced
+    data: pa.Array | None = None
+    sparse: Sparse | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Roughly how many bytes its columns take."""
+        columns = (self.ids, self.namespaces, self.metadata, self.data, self.sparse)
+        return self.vectors.nbytes + sum(int(column.nbytes) for column in columns if column is not None)
 
     def take(self, rows: Rows) -> SegmentRows:
         """The given rows, in the given order."""
@@ -48,6 +63,9 @@ class SegmentRows:
             None if self.namespaces is None else self.namespaces.take(indices),
             None if self.metadata is None else self.metadata.take(indices),
             self.written[rows],
+            self.sequence[rows],
+            None if self.data is None else self.data.take(indices),
+            None if self.sparse is None else self.sparse.take(rows),
         )
 
 
@@ -55,12 +73,16 @@ def concat_rows(parts: Sequence[SegmentRows]) -> SegmentRows:
     """The rows of all parts, in order."""
     if len(parts) == 1:
         return parts[0]
+    sparse = [part.sparse for part in parts if part.sparse is not None]
     return SegmentRows(
         pa.concat_arrays([part.ids for part in parts]),
         concat_vectors([part.vectors for part in parts]),
         _concat_optional([part.namespaces for part in parts], parts, pa.utf8()),
         _concat_optional([part.metadata for part in parts], parts, pa.binary()),
         np.concatenate([part.written for part in parts]),
+        np.concatenate([part.sequence for part in parts]),
+        _concat_optional([part.data for part in parts], parts, pa.utf8()),
+        concat_sparse(sparse) if sparse else None,
     )
 
 
@@ -77,10 +99,14 @@ def _concat_optional(
 
 
 def encode_columns(rows: SegmentRows) -> pa.Buffer:
-    """Everything but the vectors; a column without a value is left out."""
+    """Everything but dense vectors and numbers; a column without a value is left out."""
     columns: dict[str, pa.Array] = {"id": rows.ids}
-    if rows.namespaces is not None and rows.namespaces.null_count < len(rows):
-        columns["namespace"] = rows.namespaces
-    if rows.metadata is not None and rows.metadata.null_count < len(rows):
-        columns["metadata"] = rows.metadata
+    optional = {"namespace": rows.namespaces, "metadata": rows.metadata, "data": rows.data}
+    columns |= {
+        name: column
+        for name, column in optional.items()
+        if column is not None and column.null_count < len(rows)
+    }
+    if rows.sparse is not None:
+        columns["sparse_indices"], columns["sparse_values"] = rows.sparse.to_arrow()
     return encode_batch(columns)

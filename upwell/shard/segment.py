@@ -2,7 +2,8 @@
 
 meta      {"id", "rows", "dimensions", "metric", "index": FAISS's name of it, "shared": is the raw matrix inside the FAISS index?,
           "trust": what the index was measured to need (ann.py); null for one that is exact}
-sections  "rows"     Arrow IPC stream: id utf8, namespace utf8?, metadata binary?
+sections  "rows"     Arrow IPC stream: id utf8, namespace utf8?, metadata binary?, data utf8?, sparse_indices and sparse_values
+                     (lists of int32 and float32) in an index that has sparse vectors
           "hashes"   uint64 ascending: xxh3_64 of each row's key
           "order"    uint32: the row of each hash
           "faiss"    FLAT_PADDING zero bytes, then the serialised FAISS index. A flat index ends in its float32 matrix, and
@@ -11,18 +12,22 @@ sections  "rows"     Arrow IPC stream: id utf8, namespace utf8?, metadata binary
           "spread"   float32 (rows,): each row's distance from the centre of its list; absent if the index is exact
           "sums"     uint64: a checksum of each block of "vectors" (blocks.py). Format 1 has none.
           "written"  uint64 (rows,): which mutation wrote each row (rows.py). Formats 1 and 2 have none.
+          "sequence" uint64 (rows,): which row of its namespace each was (rows.py). Formats 1 to 3 have none, nor
+          "spaces"   the segment's namespaces (spaces.py)
+          "terms", "starts", "posting_rows", "posting_values": sparse vectors turned round (postings.py), where there are any
           "property:" and a path: that property as a column (property.py), for those that had an index when the segment was written
 
 Few rows are held flat, and compared one by one. More have codes in inverted lists, and lie in the order of those lists, so that
 what a query looks at lies together. FAISS reads a flat index in place (ZeroCopyIOReader), and copies
-codes: an open segment costs no anonymous memory for its vectors, and a byte for about every 32 of theirs for its codes.
+codes: an open segment costs no anonymous memory for its vectors, and a byte for about every 32 of theirs for its codes. A segment
+of a sparse index has dimensions 0, and no FAISS index at all.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -32,23 +37,31 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from upwell.changeset import Matrix
+from upwell.changeset import KeyScope, Matrix, sparse_in
 from upwell.columns import decode_batch
 from upwell.errors import Corrupt
 from upwell.format import Box, Kind, pack, unpack
 from upwell.manifest import SegmentRef
 from upwell.shard.ann import Built, Lists, Trust, build, largest, wants_index
 from upwell.shard.blocks import BlockChecked, block_sums, rows_per_block
-from upwell.shard.keys import Hashes, KeyScope, Rows, find_hashes, hash_keys, keys_of
+from upwell.shard.flat import FLAT_HEADER_BYTES, FLAT_PADDING, flat_header
+from upwell.shard.keys import Hashes, Rows, find_hashes, hash_keys, keys_of
 from upwell.shard.metric import Metric, searchable
-from upwell.shard.property import PropertyColumn, columns_of, decode_property, encode_property
-from upwell.shard.rows import SegmentRows, Written, encode_columns
+from upwell.shard.postings import Postings
+from upwell.shard.property import (
+    ElementsColumn,
+    PropertyColumn,
+    columns_of,
+    decode_property,
+    elements_of,
+    encode_property,
+)
+from upwell.shard.rows import SegmentRows, Sequenced, Written, encode_columns
+from upwell.shard.spaces import Space, decode_spaces, encode_spaces, spaces_of
 from upwell.shard.vectors import CHUNK_BYTES, Vectors
+from upwell.sparse import Sparse
 from upwell.streamed import Part, Streamed, nbytes_of
 
-#: A serialised IndexFlat is this many bytes and then its matrix (checked at every build).
-FLAT_HEADER_BYTES = 45
-FLAT_PADDING = -FLAT_HEADER_BYTES % 64
 #: How many namespaces' rows a segment remembers, one bit a row.
 NAMESPACES_KEPT = 16
 #: How many properties' columns a segment keeps open: 5 to 13 bytes a row for one that had to be read from metadata.
@@ -97,7 +110,11 @@ def encode_segment(
         ("hashes", [hashes[order].data]),
         ("order", [order.data]),
         ("written", [rows.written.data]),
+        ("sequence", [rows.sequence.data]),
+        ("spaces", [encode_spaces(spaces_of(rows.namespaces, rows.sequence))]),
     ]
+    if rows.sparse is not None:
+        sections += [(name, list[Part](parts)) for name, parts in Postings.build(rows.sparse).sections()]
     for path, column in zip(properties, columns_of(rows.metadata, len(rows), properties), strict=True):
         sections.append((PROPERTY + path, [encode_property(column)]))
     searched, shared = (
@@ -118,9 +135,11 @@ def encode_segment(
 
 
 def _flat_sections(held: Vectors, metric: Metric) -> tuple[list[tuple[str, list[Part]]], bool]:
+    if held.dimensions == 0:
+        return [], False
     vectors = np.ascontiguousarray(held.read())
     searched = searchable(metric, vectors)
-    faiss_parts: list[Part] = [bytes(FLAT_PADDING), _flat_header(searched, metric), searched.data]
+    faiss_parts: list[Part] = [bytes(FLAT_PADDING), flat_header(searched, metric), searched.data]
     if searched is vectors:
         return [("faiss", faiss_parts)], True
     sums = block_sums(iter([vectors]), held.dimensions)
@@ -141,23 +160,6 @@ def _coded_sections(built: Built, vectors: Vectors) -> tuple[list[tuple[str, lis
     ], False
 
 
-def _flat_header(vectors: Matrix, metric: Metric) -> bytes:
-    """The first bytes of ``IndexFlat`` over ``vectors``: FAISS writes them for one row, and the two counts are patched.
-
-    So the matrix is handed to the disk as it is, instead of being copied into an index and out of it again.
-    """
-    index = faiss.IndexFlat(vectors.shape[1], metric.faiss_metric)
-    index.add(vectors[:1])
-    one = faiss.serialize_index(index).tobytes()
-    if len(one) != FLAT_HEADER_BYTES + vectors[:1].nbytes:
-        raise Corrupt("this FAISS lays a flat index out in another way than Upwell knows", got=len(one))
-    header = bytearray(one[:FLAT_HEADER_BYTES])
-    # "IxFI" d:int32 ntotal:int64 …  and, last before the matrix, its length in float32 words:uint64
-    header[8:16] = len(vectors).to_bytes(8, "little")
-    header[-8:] = vectors.size.to_bytes(8, "little")
-    return bytes(header)
-
-
 class Segment:
     """An open segment. Immutable and safe to share between threads; its bytes stay readable while it is held."""
 
@@ -168,6 +170,7 @@ class Segment:
             self._read_meta(self._box.meta)
         self._in_namespace: OrderedDict[str, npt.NDArray[np.uint8]] = OrderedDict()
         self._properties: OrderedDict[str, PropertyColumn] = OrderedDict()
+        self._elements: OrderedDict[str, ElementsColumn] = OrderedDict()
 
     def _read_meta(self, meta: dict[str, Any]) -> None:
         self.id: str = meta["id"]
@@ -205,6 +208,38 @@ class Segment:
         """JSON as binary with nulls, or None when no row has metadata."""
         return self._columns.get("metadata")
 
+    @property
+    def data(self) -> pa.Array | None:
+        """utf8 with nulls, or None when no row has data."""
+        return self._columns.get("data")
+
+    @cached_property
+    def sparse(self) -> Sparse | None:
+        """Sparse vectors as sent, one per row; None if the index has none."""
+        return sparse_in(self._columns, "a segment")
+
+    @cached_property
+    def postings(self) -> Postings:
+        """The sparse vectors turned round; of an index that has them."""
+        names = ("terms", "starts", "posting_rows", "posting_values")
+        with self._box.understood():
+            return Postings.from_sections(*(self._box.section(name) for name in names))
+
+    @cached_property
+    def sequence(self) -> Sequenced:
+        """Which row of its namespace each was: uint64 (rows,)."""
+        if "sequence" not in self._box.sections:
+            return np.zeros(self.rows, np.uint64)
+        return self._numbers("sequence", np.uint64)
+
+    @cached_property
+    def spaces(self) -> dict[str, Space]:
+        """Its namespaces, "" for none; deleted rows included."""
+        if "spaces" not in self._box.sections:
+            return spaces_of(self.namespaces, self.sequence)
+        with self._box.understood():
+            return decode_spaces(self._box.section("spaces"))
+
     @cached_property
     def written(self) -> Written:
         """Which mutation wrote each row: uint64 (rows,)."""
@@ -236,6 +271,16 @@ class Segment:
                 self._properties.popitem(last=False)
         return kept
 
+    def elements_column(self, path: str) -> ElementsColumn:
+        """What is in the arrays at ``path``: read from the rows' metadata, once."""
+        kept = self._elements.get(path)
+        if kept is None:
+            with self._box.understood():
+                kept = self._elements[path] = elements_of(self.metadata, self.rows, path)
+            while len(self._elements) > PROPERTIES_KEPT:
+                self._elements.popitem(last=False)
+        return kept
+
     @cached_property
     def _faiss_bytes(self) -> memoryview:
         return self._box.section("faiss")
@@ -243,6 +288,8 @@ class Segment:
     @cached_property
     def _raw(self) -> Matrix | BlockChecked:
         """float32 (rows, dimensions) as sent, mapped, read-only: a matrix that is verified already, or one that is when used."""
+        if self.dimensions == 0:
+            return np.empty((self.rows, 0), np.float32)
         if self._shared:
             return self._matrix(self._faiss_bytes[FLAT_PADDING + FLAT_HEADER_BYTES :])
         if "sums" not in self._box.sections:
@@ -316,18 +363,34 @@ class Segment:
 
     def take(self, rows: Rows | None = None) -> SegmentRows:
         """The given rows, or all of them. Their vectors stay mapped until they are read."""
-        everything = SegmentRows(
-            self.ids, Vectors.of(self.vectors), self.namespaces, self.metadata, self.written
-        )
+        everything = self._with_vectors(self.vectors)
         return everything if rows is None else everything.take(rows)
 
+    def copy(self, rows: Rows) -> SegmentRows:
+        """The given rows, read now: of a large segment only their surroundings."""
+        rest = self._with_vectors(np.empty((self.rows, 0), np.float32)).take(rows)
+        return replace(rest, vectors=Vectors.of(self.take_vectors(rows)))
+
+    def _with_vectors(self, vectors: Matrix) -> SegmentRows:
+        return SegmentRows(
+            self.ids,
+            Vectors.of(vectors),
+            self.namespaces,
+            self.metadata,
+            self.written,
+            self.sequence,
+            self.data,
+            self.sparse,
+        )
+
     def in_namespace(self, namespace: str) -> npt.NDArray[np.bool_]:
-        """Which rows are in ``namespace``: bool (rows,)."""
+        """Which rows are in ``namespace``, or ("") in none: bool (rows,)."""
         if self.namespaces is None:
-            return np.zeros(self.rows, dtype=bool)
+            return np.full(self.rows, not namespace)
         kept = self._in_namespace.get(namespace)
         if kept is None:
-            found = pc.fill_null(pc.equal(self.namespaces, namespace), False).to_numpy(zero_copy_only=False)
+            same = pc.equal(self.namespaces, namespace) if namespace else self.namespaces.is_null()
+            found = pc.fill_null(same, False).to_numpy(zero_copy_only=False)
             kept = self._in_namespace[namespace] = np.packbits(found)
             while len(self._in_namespace) > NAMESPACES_KEPT:
                 self._in_namespace.popitem(last=False)

@@ -68,7 +68,7 @@ class Vectors:
 
     def chunks(self, rows_each: int | None = None) -> Iterator[Matrix]:
         """All rows, ``rows_each`` at a time (None: about CHUNK_BYTES)."""
-        step = rows_each or max(1, CHUNK_BYTES // self.row_bytes)
+        step = rows_each or max(1, CHUNK_BYTES // max(1, self.row_bytes))
         for start in range(0, len(self), step):
             yield self.read(start, start + step)
 

@@ -6,6 +6,7 @@ common. Files that a view holds may be unlinked meanwhile: what is mapped stays 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
@@ -15,12 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from upwell.catalog.record import IndexRecord
+from upwell.changeset import KeyScope
 from upwell.errors import Corrupt
 from upwell.ids import numbered
-from upwell.manifest import Manifest, SegmentRef
+from upwell.manifest import Manifest, Namespaces, NamespaceTables, SegmentRef
 from upwell.shard.deletions import Mask, decode_deletions
 from upwell.shard.keys import Hashes, Rows
 from upwell.shard.segment import Segment
+from upwell.shard.spaces import counts_of
 from upwell.store import Store
 
 
@@ -42,13 +45,42 @@ class LiveSegment:
         """Rows not deleted."""
         return self.ref.live
 
-    def find(self, keys: pa.Array, hashes: Hashes, record: IndexRecord) -> tuple[Rows, Rows]:
+    def find(self, keys: pa.Array, hashes: Hashes, scope: KeyScope) -> tuple[Rows, Rows]:
         """Which of ``keys`` are alive here: (places in ``keys``, rows)."""
-        places, rows = self.segment.find(keys, hashes, record.key_scope)
+        places, rows = self.segment.find(keys, hashes, scope)
         if self.deleted is not None and len(rows):
             alive = ~self.deleted[rows]
             places, rows = places[alive], rows[alive]
         return places, rows
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many live rows each namespace has, "" for those in none; by the identities that rows have."""
+        if self.deleted is None:
+            return {name: space.rows for name, space in self.segment.spaces.items()}
+        gone = np.flatnonzero(self.deleted)
+        namespaces = self.segment.namespaces
+        lost = counts_of(None if namespaces is None else namespaces.take(pa.array(gone)), len(gone))
+        left = {name: space.rows - lost.get(name, 0) for name, space in self.segment.spaces.items()}
+        return {name: rows for name, rows in left.items() if rows}
+
+    def last_sequence(self, namespace: str) -> int:
+        """The largest sequence among the live rows of a namespace, 0 if it has none."""
+        if namespace not in self.counts:
+            return 0
+        last = self.segment.spaces[namespace].last
+        if self.deleted is None or not self.deleted[last]:
+            return int(self.segment.sequence[last])
+        known = self._last_sequences.get(namespace)
+        if known is None:
+            alive = self.segment.in_namespace(namespace) & ~self.deleted
+            known = self._last_sequences[namespace] = int(self.segment.sequence[alive].max())
+        return known
+
+    @cached_property
+    def _last_sequences(self) -> dict[str, int]:
+        """Those that had to be looked for."""
+        return {}
 
     def live_rows(self) -> Rows:
         """The rows not deleted, ascending."""
@@ -57,13 +89,36 @@ class LiveSegment:
         return np.flatnonzero(~self.deleted)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class View:
     """One version of an index. Safe to share between threads."""
 
     record: IndexRecord
     manifest: Manifest
     shards: tuple[tuple[LiveSegment, ...], ...]
+    namespaces: Namespaces
+
+    @property
+    def key_scope(self) -> KeyScope:
+        """What ids are unique in, as far as that is decided."""
+        return self.manifest.key_scope or self.record.key_scope
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many rows each namespace has, by the identities that rows have; "" for those in none."""
+        counts: dict[str, int] = {}
+        for live in self.segments():
+            for identity, rows in live.counts.items():
+                counts[identity] = counts.get(identity, 0) + rows
+        return counts
+
+    def segments(self) -> Iterator[LiveSegment]:
+        """Every segment of every shard."""
+        return (live for segments in self.shards for live in segments)
+
+    def has_namespace(self, name: str) -> bool:
+        """Is there a namespace of this name, if only an empty one?"""
+        return name in self.namespaces.identities or self.namespaces.identity(name) in self.counts
 
 
 def segment_key(folder: str, segment_id: str) -> str:
@@ -75,7 +130,8 @@ def named_by(manifest: Manifest, folder: str) -> set[str]:
     """The names of all objects that a version of the index in ``folder`` cannot do without."""
     segments = {segment_key(folder, ref.id) for ref in manifest.segments()}
     deletions = {ref.deletions.object for ref in manifest.segments() if ref.deletions is not None}
-    return segments | deletions | {page.object for page in manifest.failure_pages}
+    namespaces = set() if manifest.namespaces is None else {manifest.namespaces}
+    return segments | deletions | namespaces | {page.object for page in manifest.failure_pages}
 
 
 class ViewOpener:
@@ -85,6 +141,7 @@ class ViewOpener:
         self._store = store
         self._record = record
         self._lock = Lock()
+        self._namespaces = NamespaceTables(store, record.folder)
         self._segments: dict[str, LiveSegment] = {}
 
     def open(self, manifest: Manifest) -> View:
@@ -95,7 +152,7 @@ class ViewOpener:
         with self._lock:
             shards = tuple(tuple(self.live(ref) for ref in shard.segments) for shard in manifest.shards)
             self._segments = {live.ref.id: live for segments in shards for live in segments}
-        return View(self._record, manifest, shards)
+        return View(self._record, manifest, shards, self._namespaces.of(manifest))
 
     def live(self, ref: SegmentRef) -> LiveSegment:
         """A segment and what is deleted of it, opened unless the last view has it. Raises Corrupt or NotFound."""

@@ -1,0 +1,242 @@
+"""What an index holds after any mutations, plainly: a dict of rows, a loop over mutations. To compare the engine with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from upwell.changeset import Changeset, Details, KeyScope, Operation, Rename, Selection, without_rows
+from upwell.shard.filter import OneOf, filter_to_json
+from upwell.sparse import Sparse
+
+COUNTED = ("inserted", "replaced", "skipped", "updated", "deleted")
+#: The property that deletes by filter ask for.
+FILTERED = "k"
+
+
+@dataclass(frozen=True)
+class PlainRow:
+    """A row as it is sent: None where nothing is given."""
+
+    id: str
+    namespace: str | None = None
+    values: tuple[float, ...] | None = None
+    sparse: tuple[tuple[int, float], ...] | None = None
+    data: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class PlainMutation:
+    """A mutation as it is sent. ``scope``: what its sender takes ids to be unique in."""
+
+    operation: Operation
+    rows: tuple[PlainRow, ...] = ()
+    scope: KeyScope = KeyScope.INDEX
+    patch: bool = False
+    #: Of one that selects; ``equal``: rows with this number at FILTERED.
+    namespace: str | None = None
+    prefix: str | None = None
+    equal: float | None = None
+    new_namespace: str | None = None
+    delete_existing: bool = False
+
+    def changeset(self) -> Changeset:
+        """The same in columns."""
+        if self.operation is Operation.RENAME_NAMESPACE:
+            assert self.namespace is not None and self.new_namespace is not None
+            rename = Rename(
+                namespace=self.namespace,
+                new_namespace=self.new_namespace,
+                delete_existing=self.delete_existing,
+            )
+            return without_rows(self.operation, Details(scope=self.scope, rename=rename))
+        if self.operation.selects:
+            asked = None if self.equal is None else filter_to_json(OneOf(FILTERED, (self.equal,)))
+            selection = Selection(namespace=self.namespace, prefix=self.prefix, filter=asked)
+            return without_rows(self.operation, Details(scope=self.scope, selection=selection))
+        first = self.rows[0]
+        metadata = [None if row.metadata is None else orjson.dumps(row.metadata) for row in self.rows]
+        return Changeset(
+            operation=self.operation,
+            ids=pa.array([row.id for row in self.rows], pa.utf8()),
+            vectors=None
+            if first.values is None
+            else np.array([row.values for row in self.rows], np.float32).reshape(len(self.rows), -1),
+            sparse=None
+            if first.sparse is None
+            else Sparse.of(
+                [([i for i, _ in row.sparse or ()], [v for _, v in row.sparse or ()]) for row in self.rows]
+            ),
+            namespaces=_column([row.namespace for row in self.rows], pa.utf8()),
+            metadata=_column(metadata, pa.binary()),
+            data=_column([row.data for row in self.rows], pa.utf8()),
+            received=len(self.rows),
+            details=Details(scope=self.scope, patch=self.patch),
+        )
+
+
+def _column(values: Sequence[object], kind: pa.DataType) -> pa.Array | None:
+    return None if all(value is None for value in values) else pa.array(values, kind)
+
+
+@dataclass
+class PlainHeld:
+    """A row as it is kept. ``sequence``: its number among all that were written into its namespace since that was emptied."""
+
+    namespace: str
+    id: str
+    values: Any
+    sparse: Any
+    data: str | None
+    metadata: Any
+    sequence: int
+    written: tuple[int, int]
+
+
+@dataclass
+class PlainIndex:
+    """An index as a dict."""
+
+    scope: KeyScope
+    rows: dict[Any, PlainHeld] = field(default_factory=dict)
+    namespaces: set[str] = field(default_factory=set)
+    #: By namespace: the last number; and are the engine's the same? Not if what had the last number is gone.
+    numbers: dict[str, int] = field(default_factory=dict)
+    inexact: set[str] = field(default_factory=set)
+
+    def apply(self, mutation: PlainMutation, written: tuple[int, int]) -> dict[str, int] | str:
+        """Apply one mutation; returns what it counted, or why it failed."""
+        counts = dict.fromkeys(COUNTED, 0)
+        match mutation.operation:
+            case Operation.INSERT | Operation.UPSERT:
+                named = [row.namespace for row in mutation.rows if row.namespace]
+                if named and self.scope is KeyScope.OPEN:
+                    self.scope = mutation.scope
+                    self._keyed_anew()
+                self.namespaces.update(named)
+                for row in mutation.rows:
+                    counts[self._write(row, mutation.operation, written)] += 1
+            case Operation.UPDATE:
+                for row in mutation.rows:
+                    counts["updated"] += self._update(row, mutation, written)
+            case Operation.DELETE:
+                for row in mutation.rows:
+                    held = self._meant(row, mutation)
+                    counts["deleted"] += 0 if held is None else self._remove([held])
+            case Operation.RENAME_NAMESPACE:
+                failed = self._rename(mutation, counts)
+                if failed:
+                    return failed
+            case _:
+                counts["deleted"] = self._remove(self._selected(mutation))
+                if mutation.operation is not Operation.DELETE_MATCHING:
+                    self._emptied(mutation.namespace)
+                if mutation.operation is Operation.DELETE_NAMESPACE:
+                    self.namespaces.discard(mutation.namespace or "")
+        return counts
+
+    def _key(self, row: PlainRow) -> Any:
+        return (row.namespace or "", row.id) if self.scope is KeyScope.NAMESPACE else row.id
+
+    def _write(self, row: PlainRow, operation: Operation, written: tuple[int, int]) -> str:
+        key, space = self._key(row), row.namespace or ""
+        self.numbers[space] = self.numbers.get(space, 0) + 1
+        before = self.rows.get(key)
+        if before is not None and operation is Operation.INSERT:
+            self.inexact.add(space)
+            return "skipped"
+        if before is not None and before.namespace != space:
+            self.inexact.add(before.namespace)
+        self.rows[key] = PlainHeld(
+            space, row.id, row.values, row.sparse, row.data, row.metadata, self.numbers[space], written
+        )
+        return "inserted" if before is None else "replaced"
+
+    def _meant(self, row: PlainRow, mutation: PlainMutation) -> PlainHeld | None:
+        held = self.rows.get(self._key(row))
+        if held is None or self.scope is KeyScope.NAMESPACE or mutation.scope is KeyScope.INDEX:
+            return held
+        return held if held.namespace == (row.namespace or "") else None
+
+    def _update(self, row: PlainRow, mutation: PlainMutation, written: tuple[int, int]) -> int:
+        held = self._meant(row, mutation)
+        if held is None:
+            return 0
+        held.written = written
+        held.values = held.values if row.values is None else row.values
+        held.sparse = held.sparse if row.sparse is None else row.sparse
+        held.data = held.data if row.data is None else row.data
+        if row.metadata is not None:
+            held.metadata = (
+                plainly_patched(held.metadata or {}, row.metadata) if mutation.patch else row.metadata
+            )
+        return 1
+
+    def _selected(self, mutation: PlainMutation) -> list[PlainHeld]:
+        return [
+            held
+            for held in self.rows.values()
+            if mutation.namespace in (None, held.namespace)
+            and held.id.startswith(mutation.prefix or "")
+            and (mutation.equal is None or (held.metadata or {}).get(FILTERED) == mutation.equal)
+        ]
+
+    def _remove(self, gone: list[PlainHeld]) -> int:
+        kept = {key: held for key, held in self.rows.items() if not any(held is one for one in gone)}
+        self.inexact |= {held.namespace for held in gone}
+        self.rows = kept
+        return len(gone)
+
+    def _emptied(self, namespace: str | None) -> None:
+        for space in list(self.numbers) if namespace is None else [namespace]:
+            self.numbers.pop(space, None)
+            self.inexact.discard(space)
+
+    def _rename(self, mutation: PlainMutation, counts: dict[str, int]) -> str | None:
+        old, new = mutation.namespace or "", mutation.new_namespace or ""
+        if not (old and new):
+            return "without a namespace"
+        if old not in self.namespaces:
+            return f"Namespace {old} does not exist"
+        if old == new:
+            return None
+        if new in self.namespaces:
+            if not mutation.delete_existing:
+                return f"Namespace {new} exists already"
+            counts["deleted"] = self._remove([held for held in self.rows.values() if held.namespace == new])
+        self._emptied(new)
+        self.namespaces = (self.namespaces - {old}) | {new}
+        if old in self.numbers:
+            self.numbers[new] = self.numbers.pop(old)
+        if old in self.inexact:
+            self.inexact.remove(old)
+            self.inexact.add(new)
+        for held in self.rows.values():
+            held.namespace = new if held.namespace == old else held.namespace
+        self._keyed_anew()
+        return None
+
+    def _keyed_anew(self) -> None:
+        unique = self.scope is KeyScope.NAMESPACE
+        self.rows = {(held.namespace, held.id) if unique else held.id: held for held in self.rows.values()}
+
+
+def plainly_patched(target: Any, patch: Any) -> Any:
+    """RFC 7396, word by word as its section 2 has it."""
+    if isinstance(patch, dict):
+        target = copy.deepcopy(target) if isinstance(target, dict) else {}
+        for name, value in patch.items():
+            if value is None:
+                if name in target:
+                    del target[name]
+            else:
+                target[name] = plainly_patched(target.get(name), value)
+        return target
+    return patch

@@ -1,0 +1,288 @@
+"""Texts whose vectors are made by whoever applies them: in order, whole or not at all, and through a model's absence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tests.making import Client, HandClock, contents, drain, make_engine, upsert
+from upwell.catalog.names import NewIndex
+from upwell.changeset import Changeset, Details, KeyScope, Matrix, Operation
+from upwell.engine import Engine, Index
+from upwell.errors import ModelAway, TextRefused, Unavailable
+from upwell.kinds import IndexKind
+from upwell.outcome import State
+from upwell.shard import embedding
+from upwell.shard.metric import Metric
+
+PATIENCE_S = 60.0
+
+
+@dataclass
+class FakeModel:
+    """Makes of a text its length and its first character; refuses texts with "bad" in them; is away when told to be."""
+
+    name: str = "FAKE"
+    dimensions: int = 2
+    texts_at_once: int = 3
+    away: bool = False
+    calls: list[list[str]] = field(default_factory=list)
+
+    def embed(self, texts: Sequence[str]) -> Matrix:
+        self.calls.append(list(texts))
+        if self.away:
+            raise ModelAway("the model is away")
+        if any("bad" in text for text in texts):
+            raise TextRefused("too bad")
+        return np.array([[len(text), ord(text[0])] for text in texts], np.float32).reshape(-1, 2)
+
+
+class Models:
+    """Stands for the models of a process."""
+
+    def __init__(self, model: FakeModel) -> None:
+        self.model = model
+
+    def dense(self, name: str) -> FakeModel:
+        assert name == "FAKE"
+        return self.model
+
+
+@dataclass
+class House:
+    engine: Engine
+    index: Index
+    client: Client
+    model: FakeModel
+    clock: HandClock
+
+    def state(self, mutation_id: str) -> tuple[State, str | None]:
+        outcome = self.index.outcomes.of(mutation_id)
+        return outcome.state, outcome.error
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    clock, model = HandClock(), FakeModel()
+    engine = make_engine(tmp_path, clock=clock, embedding_patience_s=PATIENCE_S)
+    engine.__dict__["models"] = Models(model)
+    new = NewIndex(
+        name="texts",
+        description=None,
+        dimensions=2,
+        metric=Metric.EUCLIDEAN,
+        shards=2,
+        kind=IndexKind.DENSE,
+        key_scope=KeyScope.NAMESPACE,
+        embedding_model="FAKE",
+    )
+    engine.catalog.create("default", new)
+    index = engine.find("default", "texts")
+    return House(engine, index, Client(index), model, clock)
+
+
+def texts(*rows: tuple[str, str], operation: Operation = Operation.UPSERT) -> Changeset:
+    """An upsert, or update, of texts."""
+    return Changeset(
+        operation=operation,
+        ids=pa.array([name for name, _ in rows], pa.utf8()),
+        data=pa.array([text for _, text in rows], pa.utf8()),
+        received=len(rows),
+        details=Details(scope=KeyScope.NAMESPACE, embed=True, namespace=""),
+    )
+
+
+def values(house: House) -> dict[str, list[float]]:
+    return {name: held[0] for (_, name), held in contents(house.index).items()}
+
+
+def test_texts_become_vectors_and_keep_their_place_among_others(house: House) -> None:
+    house.client.append(texts(("a", "one"), ("b", "three")), upsert(("a", (9, 9))))
+    house.client.append(texts(("b", "xx")), texts(("c", "yyyy")))
+    drain(house.engine, house.index)
+    assert values(house) == {"a": [9, 9], "b": [2, ord("x")], "c": [4, ord("y")]}
+    live = list(house.index.newest.get().segments())
+    found = {
+        name: text
+        for one in live
+        for name, text in zip(
+            one.segment.ids.to_pylist(), (one.segment.data or pa.nulls(9)).to_pylist(), strict=False
+        )
+    }
+    assert found == {"a": None, "b": "xx", "c": "yyyy"}
+    assert all(len(call) <= 3 for call in house.model.calls)
+
+
+def test_an_updates_text_is_embedded_again(house: House) -> None:
+    house.client.append(texts(("a", "one")))
+    (ids,) = [house.client.append(texts(("a", "longer"), ("nobody", "x"), operation=Operation.UPDATE))]
+    drain(house.engine, house.index)
+    assert values(house) == {"a": [6, ord("l")]}
+    result = house.index.outcomes.of(ids[0]).result
+    assert result is not None and result.updated == 1
+
+
+def test_a_refused_text_fails_its_whole_mutation_and_no_other(house: House) -> None:
+    fine, bad, after = house.client.append(
+        texts(("a", "one")), texts(("b", "good"), ("c", "a bad one")), texts(("d", "good"))
+    )
+    drain(house.engine, house.index)
+    assert sorted(values(house)) == ["a", "d"]
+    assert house.state(fine)[0] is house.state(after)[0] is State.VISIBLE
+    assert house.state(bad) == (State.FAILED, "the text of item 1 was refused: too bad")
+
+
+def test_what_comes_before_a_text_is_applied_while_the_model_is_away(house: House) -> None:
+    house.model.away = True
+    (plain,) = house.client.append(upsert(("p", (1, 2))))
+    (text,) = house.client.append(texts(("a", "one")))
+    (behind,) = house.client.append(upsert(("q", (1, 2))))
+    with pytest.raises(ModelAway):
+        drain(house.engine, house.index)
+    assert [house.state(one)[0] for one in (plain, text, behind)] == [
+        State.VISIBLE,
+        State.QUEUED,
+        State.QUEUED,
+    ]
+    house.model.away = False
+    drain(house.engine, house.index)
+    assert sorted(values(house)) == ["a", "p", "q"]
+
+
+def test_who_has_waited_long_for_a_model_fails_and_the_next_go_on(house: House) -> None:
+    house.model.away = True
+    (old,) = house.client.append(texts(("a", "one")), upsert(("b", (1, 2))))[:1]
+    with pytest.raises(ModelAway):
+        drain(house.engine, house.index)
+    house.clock.pass_s(PATIENCE_S - 1)
+    with pytest.raises(ModelAway):
+        drain(house.engine, house.index)
+    house.clock.pass_s(1)
+    drain(house.engine, house.index)
+    state, error = house.state(old)
+    assert state is State.FAILED and error is not None
+    assert "no vectors could be made of its text for 60 s: the model is away" in error
+    assert values(house) == {"b": [1, 2]}
+
+
+def test_one_that_came_late_has_its_own_time_to_wait(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.model.away = True
+    house.client.append(texts(("a", "one")))
+    with pytest.raises(ModelAway):
+        drain(house.engine, house.index)
+    house.clock.pass_s(PATIENCE_S)
+    late = texts(("b", "two"))
+    # Clients of tests accept at one time always: this one at another.
+    monkeypatch.setattr("tests.making.HandClock", lambda: house.clock)
+    (later,) = house.client.append(late)
+    with pytest.raises(ModelAway):
+        drain(house.engine, house.index)
+    assert house.state(later)[0] is State.QUEUED
+    house.model.away = False
+    drain(house.engine, house.index)
+    assert sorted(values(house)) == ["b"]
+
+
+def test_a_short_absence_is_forgotten(house: House) -> None:
+    house.client.append(texts(("a", "one")))
+    house.model.away = True
+    with pytest.raises(ModelAway):
+        drain(house.engine, house.index)
+    house.model.away = False
+    drain(house.engine, house.index)
+    house.clock.pass_s(10 * PATIENCE_S)
+    house.model.away = True
+    house.client.append(texts(("b", "one")))
+    with pytest.raises(ModelAway):
+        drain(house.engine, house.index)
+    assert sorted(values(house)) == ["a"]
+
+
+class OneOther:
+    """Claims of a house in which somebody else has the first entries."""
+
+    def __init__(self, *others: int) -> None:
+        self.others = set(others)
+        self.claimed: list[int] = []
+        self.asked = 0
+
+    def claim_texts(self, position: int) -> bool:
+        if position in self.others:
+            return False
+        self.claimed.append(position)
+        return True
+
+    def ask_for_embedding(self) -> None:
+        self.asked += 1
+
+
+def test_texts_are_embedded_ahead_once_and_then_only_read(house: House) -> None:
+    for number in range(4):
+        house.client.append(texts((f"v{number}", "x" * (number + 1))))
+    ahead = OneOther(1, 3)
+    assert house.engine.embed_ahead(house.index.record.id, ahead) == 2
+    assert ahead.claimed == [2, 4]
+    assert house.engine.embed_ahead(house.index.record.id, OneOther(1, 3)) == 0
+    assert house.index.head.refresh().applied_through == 0
+    drain(house.engine, house.index)
+    assert values(house) == {f"v{n}": [n + 1, ord("x")] for n in range(4)}
+    assert sorted(text for call in house.model.calls for text in call) == ["x", "xx", "xxx", "xxxx"]
+
+
+def test_what_another_is_making_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "OTHERS_WAIT_S", 0.05)
+    house.client.append(texts(("a", "one")))
+    house.client.append(texts(("b", "two")))
+    with pytest.raises(Unavailable, match="being made"):
+        house.engine.apply_batch(house.index.record.id, lambda: True, claims=OneOther(1))
+    assert house.model.calls == []
+    # He lets go of it: the first is ours, and only that, since the second is his still.
+    later = OneOther(2)
+    house.engine.apply_batch(house.index.record.id, lambda: True, claims=later)
+    assert later.asked == 1
+    assert sorted(values(house)) == ["a"]
+
+
+def test_a_damaged_copy_of_vectors_is_made_again(house: House) -> None:
+    house.client.append(texts(("a", "one")))
+    house.engine.embed_ahead(house.index.record.id, OneOther())
+    store = house.engine.store
+    key = f"{house.index.record.folder}/embedded/{1:020d}"
+    data = bytearray(store.read(key))
+    data[-1] ^= 1
+    store.delete(key)
+    store.create(key, bytes(data))
+    drain(house.engine, house.index)
+    assert values(house) == {"a": [3, ord("o")]}
+
+
+def test_vectors_of_texts_are_collected_once_they_are_applied(house: House) -> None:
+    house.client.append(texts(("a", "one")))
+    house.engine.embed_ahead(house.index.record.id, OneOther())
+    drain(house.engine, house.index)
+    key, grace_s = f"{house.index.record.folder}/embedded/{1:020d}", house.engine.settings.grace_s
+    house.engine.collect_garbage(house.index.record.id)
+    assert house.engine.store.exists(key)
+    house.clock.pass_s(grace_s + 1)
+    assert house.engine.collect_garbage(house.index.record.id).embedded == 1
+    assert not house.engine.store.exists(key)
+
+
+def test_an_index_without_a_model_takes_no_texts(tmp_path: Path) -> None:
+    engine = make_engine(tmp_path)
+    engine.catalog.create(
+        "default", NewIndex(name="plain", description=None, dimensions=2, metric=Metric.COSINE, shards=1)
+    )
+    index = engine.find("default", "plain")
+    (mutation,) = Client(index).append(texts(("a", "one")))
+    drain(engine, index)
+    outcome = index.outcomes.of(mutation)
+    assert (outcome.state, outcome.error) == (
+        State.FAILED,
+        "the index has no model that makes vectors of text",
+    )

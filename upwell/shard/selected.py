@@ -1,0 +1,76 @@
+"""Which rows a selection describes: of a segment, and of rows that are in none yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from upwell.changeset import Selection
+from upwell.shard.deletions import Mask
+from upwell.shard.filter import Covered, Filter, MetadataColumns, filter_from_json, matching
+from upwell.shard.rows import SegmentRows
+from upwell.shard.view import LiveSegment
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A selection that is ready to be asked. ``namespace`` is the identity that rows have; None: any."""
+
+    namespace: str | None
+    prefix: str | None
+    filter: Filter | None
+
+    @classmethod
+    def of(cls, selection: Selection) -> Self:
+        """From a mutation's selection. Raises Corrupt for a filter that is none."""
+        asked = None if selection.filter is None else filter_from_json(selection.filter)
+        return cls(selection.namespace, selection.prefix, asked)
+
+    def in_segment(self, live: LiveSegment) -> Mask:
+        """Which rows of a segment it describes, deleted ones included: bool (rows,), the caller's own."""
+        segment = live.segment
+        if self.namespace is not None and self.namespace not in segment.spaces:
+            return np.zeros(segment.rows, dtype=bool)
+        return self._mask(
+            segment.rows,
+            segment.in_namespace,
+            segment.ids,
+            lambda asked: Covered(asked, (), backfill=True)(segment),
+        )
+
+    def among(self, rows: SegmentRows) -> Mask:
+        """Which of these rows it describes: bool (rows,)."""
+        return self._mask(
+            len(rows),
+            lambda namespace: _in_namespace(rows, namespace),
+            rows.ids,
+            lambda asked: matching(asked, len(rows), MetadataColumns(rows.metadata, len(rows))),
+        )
+
+    def _mask(
+        self,
+        rows: int,
+        inside: Callable[[str], Mask],
+        ids: pa.Array,
+        filtered: Callable[[Filter], Mask],
+    ) -> Mask:
+        mask = np.ones(rows, dtype=bool)
+        if self.namespace is not None:
+            mask &= inside(self.namespace)
+        if self.prefix is not None and mask.any():
+            mask &= pc.starts_with(ids, self.prefix).to_numpy(zero_copy_only=False)
+        if self.filter is not None and mask.any():
+            mask &= filtered(self.filter)
+        return mask
+
+
+def _in_namespace(rows: SegmentRows, namespace: str) -> Mask:
+    if rows.namespaces is None:
+        return np.full(len(rows), not namespace)
+    names = pc.fill_null(rows.namespaces, "")
+    return np.asarray(pc.equal(names, namespace).to_numpy(zero_copy_only=False))

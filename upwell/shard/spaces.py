@@ -1,0 +1,69 @@
+"""What a segment knows of its namespaces: how many rows each has, and which of them was written last.
+
+    Arrow IPC stream: name utf8 ("" for rows without a namespace), rows int64, last uint32: the row with the largest sequence
+
+So counting a namespace, and numbering what is written into it next, looks at a few numbers per segment and not at its rows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from upwell.columns import decode_batch, encode_batch
+from upwell.shard.rows import Sequenced
+
+
+class Space(NamedTuple):
+    """One namespace's part of a segment: its rows, deleted ones included, and the row written last."""
+
+    rows: int
+    last: int
+
+
+def spaces_of(namespaces: pa.Array | None, sequence: Sequenced) -> dict[str, Space]:
+    """The namespaces of rows, with those of none as ""."""
+    if len(sequence) == 0:
+        return {}
+    if namespaces is None or namespaces.null_count == len(namespaces):
+        return {"": Space(len(sequence), int(np.argmax(sequence)))}
+    found = pc.fill_null(namespaces, "").dictionary_encode()
+    codes = found.indices.to_numpy().astype(np.int64)
+    order = np.lexsort((sequence, codes))
+    counts = np.bincount(codes, minlength=len(found.dictionary))
+    ends = np.cumsum(counts) - 1
+    return {
+        name: Space(int(counts[code]), int(order[ends[code]]))
+        for code, name in enumerate(found.dictionary.to_pylist())
+    }
+
+
+def counts_of(namespaces: pa.Array | None, rows: int) -> dict[str, int]:
+    """How many of ``rows`` rows each namespace has."""
+    if rows == 0:
+        return {}
+    if namespaces is None:
+        return {"": rows}
+    counted = pc.fill_null(namespaces, "").value_counts()
+    return {one["values"]: one["counts"] for one in counted.to_pylist()}
+
+
+def encode_spaces(spaces: dict[str, Space]) -> pa.Buffer:
+    """The bytes of a segment's namespaces."""
+    return encode_batch(
+        {
+            "name": pa.array(list(spaces), pa.utf8()),
+            "rows": pa.array([one.rows for one in spaces.values()], pa.int64()),
+            "last": pa.array([one.last for one in spaces.values()], pa.uint32()),
+        }
+    )
+
+
+def decode_spaces(data: memoryview) -> dict[str, Space]:
+    """The inverse of ``encode_spaces``. Raises Corrupt."""
+    columns = decode_batch(data, "a segment's namespaces")
+    names, rows, last = (columns[name].to_pylist() for name in ("name", "rows", "last"))
+    return {name: Space(count, row) for name, count, row in zip(names, rows, last, strict=True)}

@@ -1,0 +1,131 @@
+"""Making vectors of texts, shared among workers: a drain claims the texts it needs next, and asks others to make those behind.
+
+Each job of the queue for it makes and keeps vectors of whatever lies unclaimed in an index's log, until there is nothing left. A claim
+lasts a few seconds and is renewed while its holder lives; so a killed worker's texts are another's soon. A claim spares work and decides
+nothing (upwell/shard/embedding.py). With Redis away every drain makes its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+
+import structlog
+from arq.connections import ArqRedis
+from redis.exceptions import RedisError
+
+from upwell.doorbell.ending import end
+from upwell.doorbell.jobs import enqueue
+from upwell.doorbell.keys import (
+    EMBED_ASKED_TTL_S,
+    EMBED_CLAIM_TTL_S,
+    EMBED_JOB,
+    EMBED_QUEUE,
+    embed_asked_key,
+    embed_claim_key,
+    embed_job_id,
+)
+from upwell.doorbell.lease import mark
+from upwell.errors import ModelAway, UpwellError
+from upwell.ids import new_identity
+from workers.engine import Drainable
+from workers.hold import on_loop
+
+log = structlog.get_logger()
+
+#: A Redis that takes longer to answer is taken to be away.
+CALL_S = 2.0
+#: So many workers are asked at once; who finds nothing to do is free again at once.
+ASKED = 8
+
+
+class Claims:
+    """TextClaims (upwell/shard/embedding.py) over Redis, for one batch or job. Its methods are called from a thread."""
+
+    def __init__(self, redis: ArqRedis, index_id: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._redis = redis
+        self._index_id = index_id
+        self._loop = loop
+        self._held: list[str] = []
+
+    def claim_texts(self, position: int) -> bool:
+        """Is this entry ours to embed?"""
+        key = embed_claim_key(self._index_id, position)
+        try:
+            ours = on_loop(self._loop, mark(self._redis, key, EMBED_CLAIM_TTL_S), CALL_S)
+        except (RedisError, OSError, TimeoutError):
+            return True
+        if ours:
+            self._held.append(key)
+        return ours
+
+    def ask_for_embedding(self) -> None:
+        """Enqueue jobs for those who have time, unless that was done a moment ago."""
+        try:
+            on_loop(self._loop, self._ask(), CALL_S)
+        except (RedisError, OSError, TimeoutError) as error:
+            log.debug("no help with texts asked for", index=self._index_id, error=str(error))
+
+    async def _ask(self) -> None:
+        if not await mark(self._redis, embed_asked_key(self._index_id), EMBED_ASKED_TTL_S):
+            return
+        token = new_identity()
+        for number in range(ASKED):
+            name = embed_job_id(self._index_id, token, number)
+            await enqueue(self._redis, EMBED_JOB, self._index_id, job_id=name, queue=EMBED_QUEUE)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(EMBED_CLAIM_TTL_S / 3)
+            with contextlib.suppress(RedisError, OSError):
+                for key in list(self._held):
+                    await self._redis.expire(key, EMBED_CLAIM_TTL_S)
+
+    async def _give_up(self) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            if self._held:
+                await self._redis.delete(*self._held)
+
+
+@contextlib.asynccontextmanager
+async def claiming(redis: ArqRedis, index_id: str) -> AsyncIterator[Claims]:
+    """Claims that are renewed as long as the block runs, and given up with it: what was claimed is made then, or is another's to make."""
+    claims = Claims(redis, index_id, asyncio.get_running_loop())
+    renewing = asyncio.create_task(claims._renew(), name="text-claims")  # noqa: SLF001  one module, one thing
+    try:
+        yield claims
+    finally:
+        await end(renewing)
+        await claims._give_up()  # noqa: SLF001
+
+
+class EmbeddingAhead:
+    """One worker's share of making vectors."""
+
+    def __init__(self, engine: Drainable, executor: Executor) -> None:
+        self._engine = engine
+        self._executor = executor
+        #: Set when the process is told to stop.
+        self.stopping = False
+
+    async def embed(self, redis: ArqRedis, index_id: str) -> None:
+        """Make vectors of an index's texts as long as any are unclaimed."""
+        loop = asyncio.get_running_loop()
+        while not self.stopping:
+            try:
+                async with claiming(redis, index_id) as claims:
+                    entries = await loop.run_in_executor(
+                        self._executor, self._engine.embed_ahead, index_id, claims
+                    )
+            except ModelAway as error:
+                log.warning("texts not embedded", index=index_id, error=str(error))
+                return
+            except UpwellError as error:
+                # Whoever applies them does it himself, or says what is wrong.
+                log.warning("could not embed ahead", index=index_id, error=str(error))
+                return
+            if entries == 0:
+                return
+            log.debug("embedded ahead", index=index_id, entries=entries)
