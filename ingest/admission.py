@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from upwell.clock import Clock
 from upwell.engine import Index, Load
-from upwell.errors import Behind
+from upwell.errors import Behind, Invalid
 from upwell.log.backlog import BacklogSize
 from upwell.settings import Settings
 
@@ -121,6 +121,12 @@ class Admission:
             f"compaction is behind: a shard has {watched.segments} segments, at most {most} are allowed",
             retry_after_s=WAIT_S_UNKNOWN,
         )
+
+
+def check_room(index: Index, most: int | None) -> None:
+    """Raise Invalid if an index is full. It may be overfilled by what is in its log at the time. Blocks."""
+    if most is not None and (now := index.head.refresh().vectors) >= most:
+        raise Invalid(f"too many vectors in the index; max is {most}, it has {now}")
 
 
 def _seconds_until_free(waiting: int, most: int, pace: float) -> float:

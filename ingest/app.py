@@ -10,6 +10,7 @@ from aiohttp import web
 
 from ingest.doors.cloudflare import cloudflare_door
 from ingest.doors.cloudflare.binding import HOST, binding_door, binding_door_by_headers
+from ingest.doors.upstash.routes import upstash_door
 from ingest.health import healthz, readyz
 from ingest.keys import NOTICES, OPERATIONS
 from ingest.metrics import METRICS, Metrics, measured, metrics_page
@@ -89,5 +90,6 @@ def create_app(parts: Parts) -> web.Application:
     app.add_subapp("/client/v4", cloudflare_door())
     app.add_subapp("/bindings/vectorize", binding_door())
     app.add_domain(HOST, binding_door_by_headers())
+    app.add_subapp("/upstash", upstash_door(app[OPERATIONS]))
     app.add_subapp("/upwell/v1", upwell_door())
     return app

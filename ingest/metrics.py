@@ -50,6 +50,8 @@ class Metrics:
 
 
 METRICS = web.AppKey("metrics", Metrics)
+#: Of a request to a route that stands for several: which of them it is. One of a few names, and never a path.
+ROUTE = web.RequestKey("route", str)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -69,7 +71,7 @@ async def measured(request: web.Request, handler: Handler) -> web.StreamResponse
         raise
     finally:
         resource = request.match_info.route.resource
-        route = resource.canonical if resource is not None else "none"
+        route = request.get(ROUTE) or (resource.canonical if resource is not None else "none")
         metrics.requests.labels(request.method, route, str(status)).inc()
         metrics.request_seconds.labels(route).observe(metrics.clock.monotonic() - began)
 

@@ -18,13 +18,13 @@ from aiohttp import web
 from ingest.admission import Admission
 from ingest.body import Rules
 from ingest.metrics import Metrics
-from ingest.parsing import Parsers, Upload
+from ingest.parsing import Parsers, Reading, Upload
 from ingest.rates import TokenRates
 from ingest.waiting import Visibility
 from upwell.catalog.names import NewIndex
 from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Grant
-from upwell.changeset import Changeset, Operation
+from upwell.changeset import Changeset, Matrix, Operation
 from upwell.doorbell.bell import Bell
 from upwell.engine import Engine, Index
 from upwell.errors import Corrupt, KeyReused, Unavailable, UpwellError
@@ -35,6 +35,7 @@ from upwell.log.receipt import Receipt, mint, parse
 from upwell.log.request import Request, Settled
 from upwell.outcome import Outcome, State
 from upwell.shard.view import View
+from upwell.sparse import Sparse
 
 T = TypeVar("T")
 Check = Callable[[], None]
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 
 #: Threads for looks at the store and for appends: they wait for the disk, so there may be more than cores.
 STORE_THREADS = 8
+#: Threads that turn the text of queries into vectors, or wait for a server that does.
+EMBED_THREADS = 4
 HOUSEKEEPING_S = 30.0
 #: Damaged objects that are remembered as told.
 DAMAGED_KEPT = 10_000
@@ -81,6 +84,11 @@ class Operations:
         self._parsers = Parsers(engine.settings.parse_processes)
         self._query_pool = ThreadPoolExecutor(engine.settings.query_threads, thread_name_prefix="query")
         self._bulk_pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
+        # Made now, though nothing is loaded yet: an operator is to hear of models that cannot be, and not a client.
+        self._models = engine.models
+        self._embed_pool = ThreadPoolExecutor(EMBED_THREADS, thread_name_prefix="embed")
+        #: What else is to be done now and then, on the loop.
+        self.chores: list[Callable[[], None]] = []
 
     def start(self) -> None:
         """Start what takes a while to start."""
@@ -137,27 +145,32 @@ class Operations:
 
         Raises InvalidLine, TooLarge, Invalid, KeyReused or Unavailable.
         """
-        if sender.key is None:
+        return await self.take(
+            index, request, self._upload(request, operation, rules), sender=sender, may=may
+        )
+
+    async def take(
+        self, index: Index, request: web.Request, how: Reading, *, sender: Sender, may: Check | None = None
+    ) -> tuple[Accepted, Mutation]:
+        """The same for a body that is read as ``how`` says. Also raises what that does."""
+        if sender.key is None and may is not None:
             # What cannot be a request that is known already need not be read to be refused.
             await self.look(may)
-        prepared = await self._read_upload(request, operation, rules)
+        prepared = await self._parsers.upload(request, how)
         return await self._append(index, prepared, sender, may), prepared.mutation
 
     async def rehearse(self, request: web.Request, operation: Operation, rules: Rules) -> Mutation:
         """Read an upload, and do nothing with it. Raises InvalidLine, TooLarge or Invalid."""
-        return (await self._read_upload(request, operation, rules)).mutation
+        return (await self._parsers.upload(request, self._upload(request, operation, rules))).mutation
 
-    async def _read_upload(
-        self, request: web.Request, operation: Operation, rules: Rules
-    ) -> PreparedMutation:
-        how = Upload(
+    def _upload(self, request: web.Request, operation: Operation, rules: Rules) -> Upload:
+        return Upload(
             operation=operation,
             content_type=request.headers.get("Content-Type"),
             content_encoding=request.headers.get("Content-Encoding"),
             rules=rules,
             accepted_at=self.engine.clock.now(),
         )
-        return await self._parsers.upload(request, how)
 
     async def admit(self, index: Index, *, adds_rows: bool = False) -> None:
         """Before the body of a write is read: raises Behind if its index waits with too much already. See Admission."""
@@ -189,7 +202,7 @@ class Operations:
             if (await self.look(index.outcomes.of, followed)).state is not State.FAILED:
                 return Accepted(followed, settled.receipt, replayed=True)
             request = Request.of_retry(followed)
-        await self.admit(index, adds_rows=prepared.mutation.operation.brings_vectors)
+        await self.admit(index, adds_rows=prepared.mutation.operation.brings_rows)
         return await self._append(index, prepared, replace(sender, key=None), None, request)
 
     async def _append(
@@ -280,6 +293,46 @@ class Operations:
         if not await self.visibility.reached(index, receipt.position, wait_s):
             raise Unavailable("the mutation is not visible yet", mutationId=mutation_id)
 
+    async def caught_up(self, index: Index, wait_s: float) -> None:
+        """Return once queries reflect all that was acknowledged before this call, by whichever front end. Raises Unavailable after
+        ``wait_s``."""
+
+        def newest() -> int:
+            return index.log.tail(index.head.refresh().applied_through)
+
+        position = await self.look(newest)
+        if not await self.visibility.reached(index, position, wait_s):
+            raise Unavailable(
+                "writes that were acknowledged before this read are not visible yet; try again later, or with "
+                "read-your-writes turned off"
+            )
+
+    async def removals_applied(self, index: Index, wait_s: float) -> None:
+        """Wait for those mutations that remove what they describe, a namespace say, but no longer than ``wait_s``."""
+        await self.look(index.load)
+        await self.visibility.reached(index, index.backlog.last_removal, wait_s)
+
+    # Text.
+
+    async def embed_query(
+        self, index: Index, texts: Sequence[str], *, dense: bool, sparse: bool
+    ) -> tuple[Matrix | None, Sparse | None]:
+        """What the index's models make of questions: a dense vector each, and a sparse one, as far as asked for.
+
+        Raises Invalid for a model that is not known here, TextRefused or ModelAway.
+        """
+        record = index.record
+
+        def made() -> tuple[Matrix | None, Sparse | None]:
+            vectors = rows = None
+            if dense and record.embedding_model is not None:
+                vectors = self._models.dense(record.embedding_model).embed(texts)
+            if sparse and record.sparse_embedding_model is not None:
+                rows = self._models.sparse(record.sparse_embedding_model).queries(texts)
+            return vectors, rows
+
+        return await asyncio.get_running_loop().run_in_executor(self._embed_pool, made)
+
     # Housekeeping.
 
     async def keep_house(self) -> None:
@@ -287,6 +340,8 @@ class Operations:
         while True:
             await asyncio.sleep(HOUSEKEEPING_S)
             self._rates.forget_idle()
+            for chore in self.chores:
+                chore()
             try:
                 dead = await self.look(self.engine.forget_dead)
             except UpwellError as error:
@@ -302,7 +357,9 @@ class Operations:
         """Finish what was accepted, then stop the pools."""
         await asyncio.gather(*(appender.drained() for appender in self._appenders.values()))
         await self._parsers.close()
-        for pool in (self._query_pool, self._store_pool, self._bulk_pool):
+        # Who waits for a model's server is let go.
+        await asyncio.to_thread(self.engine.close)
+        for pool in (self._query_pool, self._store_pool, self._bulk_pool, self._embed_pool):
             await asyncio.to_thread(pool.shutdown, wait=True)
 
 

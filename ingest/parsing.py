@@ -15,13 +15,14 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import pyarrow as pa
 import structlog
 from aiohttp import web
 
 from ingest.body import Rules, parse_upload
+from ingest.body.inflate import Bytes
 from ingest.requests import read_body
 from ingest.spool import (
     POSSIBLE,
@@ -32,7 +33,7 @@ from ingest.spool import (
     opened,
     receive,
 )
-from upwell.changeset import Operation
+from upwell.changeset import Changeset, Operation
 from upwell.children import begin_helper
 from upwell.failpoint import Step, reached
 from upwell.log.entry import Mutation, PreparedMutation, prepare
@@ -43,15 +44,47 @@ log = structlog.get_logger()
 THREADS = 2
 
 
+class Reading(Protocol):
+    """How to read an upload's body. Goes to other processes, so it is made of plain values."""
+
+    @property
+    def content_encoding(self) -> str | None:
+        """As the request has it."""
+
+    @property
+    def bytes_max(self) -> int:
+        """Of the body, sent or inflated."""
+
+    @property
+    def accepted_at(self) -> datetime:
+        """When the request came."""
+
+    def changeset(self, body: Bytes) -> Changeset:
+        """What the body, as it was sent, comes to. Raises an UpwellError for one that cannot be accepted; blocks."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """How to read an upload's body."""
+    """How to read a body of vectors in the forms that ``ingest.body`` knows."""
 
     operation: Operation
     content_type: str | None
     content_encoding: str | None
     rules: Rules
     accepted_at: datetime
+
+    @property
+    def bytes_max(self) -> int:
+        return self.rules.bytes_max
+
+    def changeset(self, body: Bytes) -> Changeset:
+        return parse_upload(
+            body,
+            content_type=self.content_type,
+            content_encoding=self.content_encoding,
+            operation=self.operation,
+            rules=self.rules,
+        )
 
 
 class Parsers:
@@ -72,9 +105,9 @@ class Parsers:
         """Run a small parser in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
-    async def upload(self, request: web.Request, how: Upload) -> PreparedMutation:
-        """Read a request's body and prepare its mutation. Raises InvalidLine, TooLarge or Invalid."""
-        size, bytes_max = request.content_length, how.rules.bytes_max
+    async def upload(self, request: web.Request, how: Reading) -> PreparedMutation:
+        """Read a request's body and prepare its mutation. Raises TooLarge, Invalid, and what ``how`` does."""
+        size, bytes_max = request.content_length, how.bytes_max
         # Of an encoded body nobody knows how large it is.
         is_small = size is not None and size < SPOOLED_BYTES_MIN and not how.content_encoding
         if self._processes is None or is_small:
@@ -91,7 +124,7 @@ class Parsers:
         # Shielded: while a process may open the files by their descriptors, these must not become other files'.
         return await asyncio.shield(self._in_process(body_file, how))
 
-    async def _in_process(self, body: Spooled, how: Upload) -> PreparedMutation:
+    async def _in_process(self, body: Spooled, how: Reading) -> PreparedMutation:
         assert self._processes is not None
         loop, processes = asyncio.get_running_loop(), self._processes
         with body, Spooled("columns") as columns:
@@ -119,19 +152,13 @@ class Parsers:
             await asyncio.to_thread(self._processes.shutdown, wait=True)
 
 
-def _prepare(body: bytes | memoryview, how: Upload) -> PreparedMutation:
-    changeset = parse_upload(
-        body,
-        content_type=how.content_type,
-        content_encoding=how.content_encoding,
-        operation=how.operation,
-        rules=how.rules,
-    )
+def _prepare(body: bytes | memoryview, how: Reading) -> PreparedMutation:
+    changeset = how.changeset(body)
     reached(Step.BODY_PARSED)
     return prepare(changeset, how.accepted_at)
 
 
-def _parse_files(body: SpooledName, columns: SpooledName, how: Upload) -> Mutation:
+def _parse_files(body: SpooledName, columns: SpooledName, how: Reading) -> Mutation:
     """Parse the body in one file and write the columns into another; returns the rest of the mutation."""
     with opened(body, os.O_RDONLY) as fd:
         prepared = _prepare(map_whole(fd), how)

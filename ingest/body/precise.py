@@ -75,6 +75,30 @@ def read_vector(value: Any, line: int, rules: Rules) -> Row:
     return _Reader(line, rules).read(value)
 
 
+def first_oddity(value: Any) -> tuple[str, str] | None:
+    """Of a value that ``decode`` made: where the first thing is that no strict JSON can have, and what was expected; None without one.
+
+    Keeps its own stack, so that depth cannot hurt.
+    """
+    pending: list[Iterator[tuple[str | None, str, Any]]] = [iter([(None, "", value)])]
+    path = [""]
+    while pending:
+        step = next(pending[-1], None)
+        if step is None:
+            pending.pop()
+            path.pop()
+            continue
+        key, place, inner = step
+        if key is not None and not _is_utf8(key):
+            return "".join(path), "expected keys that are valid UTF-8, got a lone surrogate"
+        if isinstance(inner, dict | list):
+            pending.append(_steps(inner))
+            path.append(place)
+        elif (mistake := _mistake(inner)) is not None:
+            return ("".join(path) + place).removeprefix("."), mistake
+    return None
+
+
 class _Reader:
     """Reads one vector; knows its line and, once read, its id, for the problems it raises."""
 

@@ -17,6 +17,8 @@ class Rules:
     namespace_bytes_max: int = 64
     #: Of the metadata as compact JSON.
     metadata_bytes_max: int = 10_240
+    #: Of a vector's data, where it may have some.
+    data_bytes_max: int = 0
     #: Leave out lines that cannot be accepted, instead of refusing the upload.
     discard: bool = False
 
@@ -26,7 +28,7 @@ class Rules:
 
         As Python objects it takes up to thirty times as much.
         """
-        return (1 << 20) + 8 * self.metadata_bytes_max
+        return (1 << 20) + 8 * self.metadata_bytes_max + 6 * self.data_bytes_max
 
     @property
     def vectors_counted_max(self) -> int:

@@ -11,26 +11,41 @@ from rich.table import Table
 
 from ingest.cli.client import DEFAULT_ACCOUNT, DEFAULT_URL, Account, Client, Token, Url, run
 from upwell.errors import Invalid
+from upwell.kinds import IndexKind
 from upwell.shard.metric import Metric
 
 index_commands = typer.Typer(help="Create, list, inspect and delete indexes.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="The index's name.")]
 
 
-class Kind(StrEnum):
-    """What an index holds."""
+class IdsUniqueIn(StrEnum):
+    """Within what an id stands for one row."""
 
-    DENSE = "dense"
-    SPARSE = "sparse"
-    HYBRID = "hybrid"
+    INDEX = "index"
+    NAMESPACE = "namespace"
 
 
 @index_commands.command()
 def create(
     name: Name,
-    dimensions: Annotated[int, typer.Option(help="Numbers per vector.")],
-    metric: Annotated[Metric, typer.Option(help="What queries rank by.")] = Metric.COSINE,
-    kind: Annotated[Kind, typer.Option(help="Only dense indexes exist so far.")] = Kind.DENSE,
+    dimensions: Annotated[
+        int | None, typer.Option(help="Numbers per dense vector [default: the embedding model's].")
+    ] = None,
+    metric: Annotated[
+        Metric | None, typer.Option(help="What queries of dense vectors rank by [default: cosine].")
+    ] = None,
+    kind: Annotated[
+        IndexKind, typer.Option(help="What each row has: a vector of which kind, or of both.")
+    ] = (IndexKind.DENSE),
+    embedding_model: Annotated[
+        str | None, typer.Option(help="Makes dense vectors of text, such as wordllama.")
+    ] = None,
+    sparse_embedding_model: Annotated[
+        str | None, typer.Option(help="Makes sparse vectors of text, such as BM25.")
+    ] = None,
+    ids_unique_in: Annotated[
+        IdsUniqueIn | None, typer.Option(help="[default: as the first write with a namespace has it]")
+    ] = None,
     shards: Annotated[int | None, typer.Option(help="Shards [default: the server's].")] = None,
     description: Annotated[str | None, typer.Option(help="A description.")] = None,
     url: Url = DEFAULT_URL,
@@ -38,19 +53,31 @@ def create(
     account: Account = DEFAULT_ACCOUNT,
 ) -> None:
     """Create an index."""
-    if kind is not Kind.DENSE:
-        raise Invalid(f"kind: {kind} indexes are not there yet; dense ones are")
-    asked: dict[str, Any] = {"name": name, "config": {"dimensions": dimensions, "metric": metric}}
-    asked |= {
-        key: value for key, value in (("shards", shards), ("description", description)) if value is not None
+    if kind.has_dense and dimensions is None and embedding_model is None:
+        raise Invalid(f"a {kind} index needs --dimensions, or an --embedding-model that has some")
+    if kind.has_dense and metric is None:
+        metric = Metric.COSINE
+    config = {"dimensions": dimensions, "metric": metric}
+    asked = {
+        "name": name,
+        "config": {key: value for key, value in config.items() if value is not None} or None,
+        "kind": kind,
+        "embeddingModel": embedding_model,
+        "sparseEmbeddingModel": sparse_embedding_model,
+        "idsUniqueIn": ids_unique_in,
+        "shards": shards,
+        "description": description,
     }
 
-    async def work() -> None:
+    async def work() -> Any:
         async with Client(url, token, account) as client:
-            await client.call("POST", client.indexes(), json=asked)
+            there = {key: value for key, value in asked.items() if value is not None}
+            return (await client.call("POST", client.indexes(), json=there)).result
 
-    run(work())
-    Console().print(f"created [bold]{name}[/]: {dimensions} dimensions, {metric}")
+    made = run(work())["config"]
+    of_what = f"{made['dimensions']} dimensions, {made['metric']}" if kind.has_dense else ""
+    says = ", ".join(one for one in (kind if kind.has_sparse else "", of_what) if one)
+    Console().print(f"created [bold]{name}[/]: {says}")
 
 
 @index_commands.command(name="list")
@@ -65,11 +92,11 @@ def list_all(url: Url = DEFAULT_URL, token: Token = None, account: Account = DEF
                 for one in found
             ]
 
-    table = Table("name", "dimensions", "metric", "vectors", "created")
+    table = Table("name", "kind", "dimensions", "metric", "vectors", "created")
     for one, info in run(work()):
-        config = one["config"]
-        vectors = f"{info['vectorCount']:,}"
-        table.add_row(one["name"], str(config["dimensions"]), config["metric"], vectors, one["created_on"])
+        kind, config = _kind_of(one), one["config"]
+        dense = (str(config["dimensions"]), config["metric"]) if kind.has_dense else ("", "")
+        table.add_row(one["name"], kind, *dense, f"{info['vectorCount']:,}", one["created_on"])
     Console().print(table)
 
 
@@ -81,7 +108,13 @@ def info(name: Name, url: Url = DEFAULT_URL, token: Token = None, account: Accou
         async with Client(url, token, account) as client:
             return (await client.call("GET", client.indexes(f"/{name}/info"))).result
 
-    Console().print_json(data=run(work()))
+    result = run(work())
+    Console().print_json(data={"kind": _kind_of(result)} | result)
+
+
+def _kind_of(told: dict[str, Any]) -> IndexKind:
+    """The service says it of those that are not like Cloudflare's."""
+    return IndexKind(told.get("kind", IndexKind.DENSE))
 
 
 @index_commands.command()

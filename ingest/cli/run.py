@@ -68,7 +68,8 @@ def settings_from(**options: object) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         says = first["msg"].removeprefix("Value error, ")
-        raise Invalid(f"{first['loc'][0]}: {says}") from None
+        where = ".".join(str(part) for part in first["loc"])
+        raise Invalid(f"{where}: {says}") from None
 
 
 def _become(module: str, settings: Settings) -> None:

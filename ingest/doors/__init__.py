@@ -15,3 +15,5 @@ class Door(StrEnum):
     CLOUDFLARE = "cloudflare"
     #: ``/bindings/vectorize``, and the host ``vector-search``
     BINDING = "binding"
+    #: ``/upstash``
+    UPSTASH = "upstash"

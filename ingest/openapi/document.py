@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from ingest.openapi import cloudflare, own
+from ingest.openapi import cloudflare, own, upstash
 from ingest.openapi.operation import Answer, Body, Content, Operation, Parameter
 
-OPERATIONS = (*cloudflare.OPERATIONS, *own.OPERATIONS)
+OPERATIONS = (*cloudflare.OPERATIONS, *upstash.OPERATIONS, *own.OPERATIONS)
 
 DESCRIPTION = """\
 Upwell takes vectors, acknowledges them once they are durable, and makes them visible a moment later, in order and all at once.
@@ -21,6 +21,8 @@ Upwell takes vectors, acknowledges them once they are durable, and makes them vi
 A path under `/client/v4` is Cloudflare Vectorize's, or goes beyond it where Vectorize has nothing (`…/mutations`); Cloudflare's
 clients work unchanged. Every answer there and under `/upwell/v1` is an envelope, whose `success` agrees with the HTTP status. Unknown keys
 of a request are ignored, unless its schema says otherwise.
+
+What is under `/upstash/{account}/{index}` is Upstash Vector's: that is the URL which Upstash's clients are given, with a token of Upwell's.
 """
 
 SECURITY_SCHEMES = {
@@ -64,7 +66,7 @@ def document() -> dict[str, Any]:
             "description": DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "tags": [*cloudflare.TAGS, *own.TAGS],
+        "tags": [*cloudflare.TAGS, *upstash.TAGS, *own.TAGS],
         "security": SECURITY,
         "paths": resolved["paths"],
         "components": {
@@ -154,7 +156,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 
 def _body(body: Body) -> dict[str, Any]:
-    return _Sent(description=body.description, required=True, content=_content(body.content))
+    return _Sent(description=body.description, required=body.required, content=_content(body.content))
 
 
 def _content(content: Mapping[str, Content]) -> dict[str, Any]:

@@ -37,10 +37,11 @@ class Content:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """A request body, required, by content type."""
+    """A request body, by content type."""
 
     description: str
     content: Mapping[str, Content]
+    required: bool = True
     #: Its name among the document's components, if several operations have it.
     component: str | None = None
 
@@ -80,7 +81,7 @@ class Operation:
 
 
 def json_body(schema: Schema, description: str, **examples: Any) -> Body:
-    """A JSON request body."""
+    """A JSON request body, required."""
     return Body(
         description=description, content={"application/json": Content(schema=schema, examples=examples)}
     )

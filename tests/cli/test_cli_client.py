@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
@@ -47,6 +48,7 @@ def test_an_index_from_its_creation_to_its_end(upwell: CliRunner) -> None:
     listed = ran(upwell.invoke(app, ["index", "list"]))
     assert "shelf" in listed and "euclidean" in listed
     assert json.loads(ran(upwell.invoke(app, ["index", "info", "shelf"]))) == {
+        "kind": "dense",
         "dimensions": 2,
         "vectorCount": 0,
         "compaction": {"pending": 0, "unindexed": 0, "segments": 0, "writeAmplification": None},
@@ -55,6 +57,41 @@ def test_an_index_from_its_creation_to_its_end(upwell: CliRunner) -> None:
     assert upwell.invoke(app, ["index", "delete", "shelf"], input="n\n").exit_code == 1
     assert "deleted shelf" in ran(upwell.invoke(app, ["index", "delete", "shelf"], input="y\n"))
     assert "shelf" not in ran(upwell.invoke(app, ["index", "list"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "says", "listed", "told"),
+    [
+        (["--kind", "sparse"], "sparse", "sparse", {"kind": "sparse", "dimensions": 0}),
+        (
+            ["--kind", "hybrid", "--dimensions", "2", "--metric", "euclidean", "--ids-unique-in", "index"],
+            "hybrid, 2 dimensions, euclidean",
+            "hybrid │ 2          │ euclidean",
+            {"kind": "hybrid", "dimensions": 2},
+        ),
+        (
+            ["--embedding-model", "wordllama"],
+            "256 dimensions, cosine",
+            "dense │ 256        │ cosine",
+            {"kind": "dense", "dimensions": 256, "embeddingModel": "WORDLLAMA"},
+        ),
+        (
+            ["--kind", "sparse", "--sparse-embedding-model", "bm25"],
+            "sparse",
+            "sparse │            │        │ 0",
+            {"kind": "sparse", "sparseEmbeddingModel": "BM25", "idsUniqueIn": "namespace"},
+        ),
+    ],
+)
+def test_an_index_of_each_kind(
+    upwell: CliRunner, options: list[str], says: str, listed: str, told: dict[str, Any]
+) -> None:
+    made = ran(upwell.invoke(app, ["index", "create", "kinds", *options]))
+    assert made.strip() == f"created kinds: {says}"
+    assert listed in ran(upwell.invoke(app, ["index", "list"]))
+    info = json.loads(ran(upwell.invoke(app, ["index", "info", "kinds"])))
+    assert told.items() <= info.items()
+    ran(upwell.invoke(app, ["index", "delete", "kinds", "--yes"]))
 
 
 def test_an_upload_in_batches_until_all_is_visible(
@@ -179,8 +216,14 @@ def test_what_cannot_work_is_said_in_a_sentence(upwell: CliRunner, tmp_path: Pat
     assert "cannot read" in str(missing.exception)
     unknown = upwell.invoke(app, ["status", "nonsense", "--index", "never-was"])
     assert "vectorize.index.not_found" in str(unknown.exception)
-    sparse = upwell.invoke(app, ["index", "create", "s", "--dimensions", "2", "--kind", "sparse"])
-    assert "sparse indexes are not there yet" in str(sparse.exception)
+    sparse = upwell.invoke(app, ["index", "create", "ss", "--dimensions", "2", "--kind", "sparse"])
+    assert "config: a sparse index has neither dimensions nor a metric" in str(sparse.exception)
+    no_size = upwell.invoke(app, ["index", "create", "ss", "--kind", "hybrid"])
+    assert "a hybrid index needs --dimensions, or an --embedding-model that has some" in str(
+        no_size.exception
+    )
+    stranger = upwell.invoke(app, ["index", "create", "ss", "--embedding-model", "nobody"])
+    assert "there is no embedding model 'nobody' here; known are WORDLLAMA" in str(stranger.exception)
 
 
 def test_nobody_there_is_said_at_once() -> None:

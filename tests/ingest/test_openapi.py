@@ -14,11 +14,13 @@ from aiohttp import ClientSession, web
 from aiohttp.web_urldispatcher import MatchedSubAppResource
 
 from ingest.app import assemble, create_app
+from ingest.doors.upstash.routes import COMMANDS
 from ingest.openapi import document
 from upwell.engine import open_engine
 from upwell.settings import Settings
 
 TOKEN = "openapi-token-0123456789"
+UPSTASH = "/upstash/{account}/{index}"
 NO_REDIS = "redis://127.0.0.1:1/0"
 
 
@@ -38,13 +40,23 @@ async def client(app: web.Application) -> AsyncIterator[ClientSession]:
     await runner.cleanup()
 
 
+def upstash_commands() -> Iterator[tuple[str, str, str]]:
+    """The Upstash door has one route for all of its commands, and takes any method."""
+    for name, command in COMMANDS.items():
+        yield "post", "", f"{UPSTASH}/{name}"
+        if command.has_namespace:
+            yield "post", "", f"{UPSTASH}/{name}/{{namespace}}"
+
+
 def routed(app: web.Application) -> Iterator[tuple[str, str, str]]:
     """(method, host or nothing, path) of every route, but for the HEAD that comes with a GET."""
     for resource in app.router.resources():
         host = f"http://{resource.canonical}" if isinstance(resource, MatchedSubAppResource) else ""
         for route in resource:
             assert route.resource is not None
-            if route.method != "HEAD":
+            if route.resource.canonical == UPSTASH + "{command}":
+                yield from upstash_commands()
+            elif route.method != "HEAD":
                 yield route.method.lower(), host, route.resource.canonical
 
 

@@ -275,7 +275,10 @@ def peak_memory_of(api: Api) -> int:
 
 
 @pytest.mark.parametrize(
-    "operation", [one for one in OPERATIONS if one.body is not None], ids=lambda operation: operation.id
+    "operation",
+    # With a namespace in the path it is the same handlers.
+    [one for one in OPERATIONS if one.body is not None and not one.id.endswith("InNamespace")],
+    ids=lambda operation: operation.id,
 )
 def test_no_bomb_goes_off(api: Api, bombs: dict[str, tuple[str, bytes]], operation: Operation) -> None:
     before = peak_memory_of(api)

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import orjson
+import pyarrow as pa
 from aiohttp import web
 
 from ingest.doors.cloudflare.context import authorised_index, operations
+from ingest.doors.cloudflare.rows import ROW_OPTIONS, row_result
 from ingest.doors.cloudflare.streams import NUMBERS_AT_ONCE, streamed
 from ingest.doors.cloudflare.writes import acknowledge, refuse_dry_run, wishes_of
 from upwell.catalog.tokens import Access
@@ -44,26 +46,47 @@ async def retry(request: web.Request) -> web.Response:
 
 
 def _pieces(changeset: Changeset) -> Iterator[bytes]:
-    """The rows of a changeset as lines, some at a time."""
-    if changeset.metadata_index is not None:
-        about = changeset.metadata_index
-        yield orjson.dumps({"propertyName": about.property, "indexType": about.type}) + b"\n"
+    """What the operation is told, if it is told anything, and the rows of a changeset as lines, some at a time."""
+    if (told := told_of(changeset)) is not None:
+        yield orjson.dumps(told) + b"\n"
     dimensions = 1 if changeset.vectors is None else changeset.vectors.shape[1]
     rows_each = min(ROWS_AT_ONCE_MAX, max(1, NUMBERS_AT_ONCE // dimensions))
     for start in range(0, len(changeset), rows_each):
         yield b"".join(
-            orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+            orjson.dumps(row, option=ROW_OPTIONS)
             for row in _rows(changeset, start, min(start + rows_each, len(changeset)))
         )
 
 
+def told_of(changeset: Changeset) -> dict[str, Any] | None:
+    """What an operation is told beside its rows, under the names that clients give it."""
+    details = changeset.details
+    if (about := changeset.metadata_index) is not None:
+        return {"propertyName": about.property, "indexType": about.type}
+    if (selection := details.selection) is not None:
+        given = {"namespace": selection.namespace, "prefix": selection.prefix, "filter": selection.filter}
+        return {name: value for name, value in given.items() if value is not None}
+    if (rename := details.rename) is not None:
+        return {
+            "namespace": rename.namespace,
+            "newNamespace": rename.new_namespace,
+            "deleteExisting": rename.delete_existing,
+        }
+    if details.patch:
+        return {"metadataUpdateMode": "PATCH"}
+    return None
+
+
 def _rows(changeset: Changeset, start: int, end: int) -> Iterator[dict[str, Any]]:
+    def value(column: pa.Array | None, row: int) -> Any:
+        return None if column is None else column[row].as_py()
+
     for row in range(start, end):
-        shown: dict[str, Any] = {"id": changeset.ids[row].as_py()}
-        if changeset.vectors is not None:
-            shown["values"] = changeset.vectors[row]
-        if changeset.namespaces is not None and (namespace := changeset.namespaces[row].as_py()) is not None:
-            shown["namespace"] = namespace
-        if changeset.metadata is not None and (metadata := changeset.metadata[row].as_py()) is not None:
-            shown["metadata"] = orjson.Fragment(metadata)
-        yield shown
+        yield row_result(
+            changeset.ids[row].as_py(),
+            values=None if changeset.vectors is None else changeset.vectors[row],
+            sparse=None if changeset.sparse is None else changeset.sparse.row(row),
+            namespace=value(changeset.namespaces, row),
+            metadata=value(changeset.metadata, row),
+            data=value(changeset.data, row),
+        )

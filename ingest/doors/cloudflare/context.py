@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TypeVar
 
 import orjson
@@ -11,14 +12,16 @@ from pydantic import BaseModel, ValidationError
 
 from ingest.body import inflate
 from ingest.body.precise import BYTE_ORDER_MARK
-from ingest.doors.cloudflare.errors import BODY_UNPARSABLE, NO_ROUTE, CloudflareError
+from ingest.doors.cloudflare.errors import BODY_UNPARSABLE, NO_ROUTE, OWN_CODES, CloudflareError
 from ingest.doors.cloudflare.words import first_in_words
 from ingest.keys import DOOR, OPERATIONS
 from ingest.operations import Operations
 from ingest.requests import bearer_token, read_body
+from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Access, Grant
 from upwell.engine import Index
 from upwell.errors import Invalid
+from upwell.kinds import IndexKind
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -67,13 +70,27 @@ async def authorised_index(request: web.Request, access: Access) -> Index:
     return await operations(request).find_index(account, request.match_info["index"])
 
 
-async def json_body(request: web.Request, model: type[M]) -> M:
-    """The JSON body under any content type, as ``model``. Raises a 400 that names the field."""
+async def json_body(
+    request: web.Request, model: type[M], choose: Callable[[object], type[M]] | None = None
+) -> M:
+    """The JSON body under any content type, as ``model``, or as the one of its kinds that ``choose`` says when it has seen it. Raises a 400
+    that names the field."""
     ops = operations(request)
     bytes_max = question_bytes_max(request)
     body = await read_body(request, bytes_max)
     encoding = request.headers.get("Content-Encoding")
-    return await ops.parse(lambda: parse_json(inflate(body, encoding, bytes_max), model))
+    return await ops.parse(lambda: parse_json(inflate(body, encoding, bytes_max), model, choose))
+
+
+def demand_dense(record: IndexRecord) -> None:
+    """Raise a 400 for an index whose vectors this door has no words for. What names ids only, and what gives out, works there too."""
+    if record.kind is not IndexKind.DENSE:
+        raise CloudflareError(
+            400,
+            OWN_CODES + 400,
+            f"this is a {record.kind} index, and there are only dense vectors at this door: write and query it at Upstash's, "
+            f"/upstash/{record.account}/{record.name}",
+        )
 
 
 def question_bytes_max(request: web.Request) -> int:
@@ -81,10 +98,15 @@ def question_bytes_max(request: web.Request) -> int:
     return min(QUESTION_BYTES_MAX, operations(request).engine.settings.request_bytes_max)
 
 
-def parse_json(body: bytes | bytearray | memoryview, model: type[M]) -> M:
-    """``body`` as ``model``. Raises a 400 that names the field and what was expected."""
+def parse_json(
+    body: bytes | bytearray | memoryview,
+    model: type[M],
+    choose: Callable[[object], type[M]] | None = None,
+) -> M:
+    """``body`` as ``model``, see ``json_body``. Raises a 400 that names the field and what was expected."""
     try:
-        return model.model_validate(orjson.loads(bytes(body).removeprefix(BYTE_ORDER_MARK)))
+        given = orjson.loads(bytes(body).removeprefix(BYTE_ORDER_MARK))
+        return (model if choose is None else choose(given)).model_validate(given)
     except orjson.JSONDecodeError as error:
         raise unparsable(str(error)) from None
     except ValidationError as error:

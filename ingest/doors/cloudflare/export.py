@@ -1,4 +1,5 @@
-"""``GET …/export``: every vector of one version, as the lines that upsert takes. Sent out and taken in again they are the same to the bit.
+"""``GET …/export``: every row of one version, as the lines that upsert takes. Sent out and taken in again they are the same to the bit; but
+for ``sparseVector`` and ``data``, which are given out where a row has them, and which Cloudflare's upsert knows nothing of.
 
 The stream shows one version whatever is written meanwhile, and holds a few hundred vectors in memory. Its headers say which version and how
 many vectors. What goes wrong on the way breaks the connection off before the last chunk, so that no client takes a part for the whole.
@@ -8,13 +9,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
 import zstandard
 from aiohttp import web
 
 from ingest.doors.cloudflare.context import authorised_index, operations
+from ingest.doors.cloudflare.rows import ROW_OPTIONS, row_result
 from ingest.doors.cloudflare.streams import NUMBERS_AT_ONCE, streamed
 from upwell.catalog.tokens import Access
 from upwell.errors import Invalid
@@ -23,6 +25,8 @@ from upwell.query.scan import Scan, Some
 #: Text of numbers has little to gain from more.
 GZIP_LEVEL = 1
 ZSTD_LEVEL = 1
+#: A row's sparse vector, data and metadata are taken for at least as many numbers as this.
+OTHER_NUMBERS = 64
 
 
 class Encoder(Protocol):
@@ -65,7 +69,7 @@ async def export(request: web.Request) -> web.StreamResponse:
 
 def _pieces(scan: Scan, encoder: Encoder) -> Iterator[bytes]:
     """The stream's bytes. Blocks."""
-    rows_each = max(1, NUMBERS_AT_ONCE // scan.view.record.dimensions)
+    rows_each = max(1, NUMBERS_AT_ONCE // max(scan.view.record.dimensions, OTHER_NUMBERS))
     for some in scan.some(rows_each):
         piece = encoder.compress(b"".join(_lines(some)))
         if piece:
@@ -76,17 +80,13 @@ def _pieces(scan: Scan, encoder: Encoder) -> Iterator[bytes]:
 
 
 def _lines(some: Some) -> Iterator[bytes]:
-    """A line for each vector. Numbers are the shortest that read back as the same float32."""
-    how = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-    for id, values, namespace, metadata in zip(
-        some.ids, some.vectors, some.namespaces, some.metadata, strict=True
+    """A line for each row."""
+    for place, (id, values, namespace, metadata, data) in enumerate(
+        zip(some.ids, some.vectors, some.namespaces, some.metadata, some.data, strict=True)
     ):
-        line: dict[str, Any] = {"id": id, "values": values}
-        if namespace is not None:
-            line["namespace"] = namespace
-        if metadata is not None:
-            line["metadata"] = orjson.Fragment(metadata)
-        yield orjson.dumps(line, option=how)
+        sparse = None if some.sparse is None else some.sparse.row(place)
+        row = row_result(id, values=values, sparse=sparse, namespace=namespace, metadata=metadata, data=data)
+        yield orjson.dumps(row, option=ROW_OPTIONS)
 
 
 def _namespace(request: web.Request) -> str | None:

@@ -13,7 +13,7 @@ import orjson
 
 from ingest.body.precise import describe
 from upwell.errors import Invalid
-from upwell.query.filter import Every, Filter, Not, OneOf, Present, Scalar, Within
+from upwell.shard.filter import Every, Filter, Not, OneOf, Present, Scalar, Within
 
 KEY_CHARACTERS_MAX: Final = 512
 LOWER: Final = ("$gt", "$gte")

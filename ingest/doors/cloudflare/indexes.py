@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from aiohttp import web
 
 from ingest.doors.cloudflare.context import authorised, authorised_index, grant_of, json_body, operations
 from ingest.doors.cloudflare.envelope import success
 from ingest.doors.cloudflare.errors import invalid_config
-from ingest.doors.cloudflare.models import CreateIndex, index_result, timestamp
+from ingest.doors.cloudflare.models import (
+    CreateIndexBody,
+    create_index_body,
+    index_result,
+    own_result,
+    timestamp,
+)
 from ingest.doors.cloudflare.writes import refuse_dry_run
 from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
+from upwell.changeset import KeyScope
+from upwell.embed.configuration import plain_name
+from upwell.engine import Engine
 from upwell.errors import Invalid
 
 
@@ -20,23 +31,53 @@ async def create(request: web.Request) -> web.Response:
     """``POST …/indexes``."""
     account = await authorised(request, Access.ADMIN)
     refuse_dry_run(request)
-    asked = await json_body(request, CreateIndex)
-    settings = operations(request).engine.settings
-    dimensions, most = asked.config.dimensions, settings.dimensions_max
-    if not 1 <= dimensions <= most:
-        raise invalid_config(f"Dimensions must be in range: [1, {most}], got {dimensions}")
+    asked = await json_body(request, CreateIndexBody, create_index_body)
+    new = await operations(request).look(_new_index, asked, operations(request).engine)
     await _check_room(request, account)
-    record = await operations(request).create_index(
-        account,
-        NewIndex(
-            name=asked.name,
-            description=asked.description,
-            dimensions=asked.config.dimensions,
-            metric=asked.config.metric,
-            shards=asked.shards or settings.shards,
-        ),
+    return success(index_result(await operations(request).create_index(account, new)))
+
+
+def _new_index(asked: CreateIndexBody, engine: Engine) -> NewIndex:
+    """The index that is asked for. Raises a 400 if there can be none such. Blocks."""
+    dense, sparse = asked.embedding_model, asked.sparse_embedding_model
+    dimensions, of_model = asked.dimensions, 0
+    if dense is not None:
+        with _blaming("embeddingModel"):
+            of_model = engine.models.dense_dimensions(dense)
+        if dimensions not in (None, of_model):
+            raise invalid_config(
+                f"embeddingModel: {plain_name(dense)} has {of_model} dimensions, got {dimensions}"
+            )
+    dimensions = of_model if dimensions is None else dimensions
+    most = engine.settings.dimensions_max
+    if asked.kind.has_dense and not 1 <= dimensions <= most:
+        raise invalid_config(f"Dimensions must be in range: [1, {most}], got {dimensions}")
+    if sparse is not None:
+        if not asked.kind.has_sparse:
+            raise invalid_config(f"sparseEmbeddingModel: a {asked.kind} index has no sparse vectors")
+        with _blaming("sparseEmbeddingModel"):
+            engine.models.sparse(sparse)
+    # Those that know of sparse vectors have ids that are unique in a namespace.
+    undecided = KeyScope.NAMESPACE if asked.kind.has_sparse else KeyScope.OPEN
+    return NewIndex(
+        name=asked.name,
+        description=asked.description,
+        dimensions=dimensions,
+        metric=asked.metric,
+        shards=asked.shards or engine.settings.shards,
+        kind=asked.kind,
+        key_scope=undecided if asked.ids_unique_in is None else KeyScope(asked.ids_unique_in),
+        embedding_model=None if dense is None else plain_name(dense),
+        sparse_embedding_model=None if sparse is None else plain_name(sparse),
     )
-    return success(index_result(record))
+
+
+@contextmanager
+def _blaming(field: str) -> Iterator[None]:
+    try:
+        yield
+    except Invalid as error:
+        raise invalid_config(f"{field}: {error.detail}") from None
 
 
 async def _check_room(request: web.Request, account: str) -> None:
@@ -85,4 +126,5 @@ async def info(request: web.Request) -> web.Response:
     if newest is not None:
         result["processedUpToDatetime"] = timestamp(manifest.committed_at)
         result["processedUpToMutation"] = newest
-    return success(result)
+    scope = manifest.key_scope or index.record.key_scope
+    return success(result | own_result(index.record, scope))

@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     WithJsonSchema,
     model_validator,
 )
@@ -23,6 +24,9 @@ from ingest.body.precise import FLOAT32_END
 from ingest.doors.cloudflare.errors import invalid_config
 from ingest.doors.cloudflare.filters import FILTER_SCHEMA
 from upwell.catalog.record import IndexRecord
+from upwell.changeset import KeyScope
+from upwell.embed.configuration import NAME_LENGTH_MAX
+from upwell.kinds import IndexKind
 from upwell.properties import PropertyType
 from upwell.shard.metric import Metric
 from upwell.status import MutationStatus as MutationStatus  # noqa: PLC0414  results of this door too
@@ -68,6 +72,13 @@ class IndexConfig(Request):
     metric: Metric
 
 
+class ModelConfig(Request):
+    """A metric; the dimensions may be left out, and are an embedding model's."""
+
+    dimensions: Annotated[int, Field(strict=True, json_schema_extra={"minimum": 1})] | None = None
+    metric: Metric
+
+
 class PresetConfig(Request):
     """The name of an embedding model stands for both."""
 
@@ -86,22 +97,135 @@ def _resolved(config: object) -> object:
     return {"dimensions": dimensions, "metric": Metric.COSINE}
 
 
-class CreateIndex(Request):
-    """Body of create. ``shards`` is Upwell's own."""
+def _nothing(because: str) -> BeforeValidator:
+    """For what one kind of index has not."""
+
+    def check(given: object) -> None:
+        if given not in (None, {}):
+            raise ValueError(because)
+
+    return BeforeValidator(check, json_schema_input_type=None)
+
+
+#: Of an embedding model.
+ModelName = Annotated[str, Field(min_length=1, max_length=NAME_LENGTH_MAX)]
+
+
+class CreateIndexBody(Request):
+    """What every kind of index is made of. Cloudflare has name, config and description; the rest is Upwell's own."""
 
     name: Annotated[str, Field(pattern=INDEX_NAME_PATTERN, max_length=INDEX_NAME_BYTES_MAX)]
+    config: Any
+    description: str | None = Field(None, max_length=1024)
+    shards: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
+    kind: IndexKind = IndexKind.DENSE
+    ids_unique_in: Literal["index", "namespace"] | None = Field(
+        None,
+        description="Left out: a namespace if there are sparse vectors, else what the first write that names a namespace has it.",
+    )
+    embedding_model: ModelName | None = Field(None, description="Makes dense vectors of text.")
+    sparse_embedding_model: ModelName | None = Field(None, description="Makes sparse vectors of text.")
+
+    @property
+    def dimensions(self) -> int | None:
+        """0 of a sparse index; None: those of its embedding model."""
+        return 0
+
+    @property
+    def metric(self) -> Metric:
+        """Sparse vectors compare by their inner product."""
+        return Metric.DOT_PRODUCT
+
+
+#: Only an index that has sparse vectors can have a model for them.
+_SPARSE_IF_HYBRID: dict[str, JsonValue] = {
+    "anyOf": [
+        {"required": ["kind"], "properties": {"kind": {"const": "hybrid"}}},
+        {"properties": {"sparseEmbeddingModel": {"type": "null"}}},
+    ]
+}
+
+
+def _known_kind(kind: object) -> object:
+    if kind not in list(IndexKind):
+        raise ValueError(f"expected one of {', '.join(IndexKind)}")
+    return kind
+
+
+_DenseKind = Annotated[Literal[IndexKind.DENSE, IndexKind.HYBRID], BeforeValidator(_known_kind)]
+
+
+class CreateIndex(CreateIndexBody):
+    """Body of create, of an index with dense vectors."""
+
+    model_config = ConfigDict(json_schema_extra=_SPARSE_IF_HYBRID)
+
     config: Annotated[
         IndexConfig, BeforeValidator(_resolved, json_schema_input_type=IndexConfig | PresetConfig)
     ]
-    description: str | None = Field(None, max_length=1024)
-    shards: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
+    kind: _DenseKind = IndexKind.DENSE
+    embedding_model: Annotated[None, WithJsonSchema({"type": "null"})] = None
 
     @model_validator(mode="before")
     @classmethod
     def _has_config(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("config") is None:
-            raise invalid_config("Config must be provided")
-        return given
+        return _with_config(given)
+
+    @property
+    def dimensions(self) -> int | None:
+        return self.config.dimensions
+
+    @property
+    def metric(self) -> Metric:
+        return self.config.metric
+
+
+def _with_config(given: Any) -> Any:
+    if isinstance(given, dict) and given.get("config") is None:
+        raise invalid_config("Config must be provided")
+    return given
+
+
+class CreateEmbeddingIndex(CreateIndexBody):
+    """The same, with an embedding model, which has dimensions of its own."""
+
+    model_config = ConfigDict(json_schema_extra=_SPARSE_IF_HYBRID)
+
+    config: Annotated[
+        ModelConfig, BeforeValidator(_resolved, json_schema_input_type=ModelConfig | PresetConfig)
+    ]
+    kind: _DenseKind = IndexKind.DENSE
+    embedding_model: ModelName
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_config(cls, given: Any) -> Any:
+        return _with_config(given)
+
+    @property
+    def dimensions(self) -> int | None:
+        return self.config.dimensions
+
+    @property
+    def metric(self) -> Metric:
+        return self.config.metric
+
+
+class CreateSparseIndex(CreateIndexBody):
+    """The same, with sparse vectors only."""
+
+    config: Annotated[None, _nothing("a sparse index has neither dimensions nor a metric")] = None
+    kind: Literal[IndexKind.SPARSE]
+    embedding_model: Annotated[None, _nothing("a sparse index has no dense vectors")] = None
+
+
+def create_index_body(given: object) -> type[CreateIndexBody]:
+    """Which of them a body means to be."""
+    if not isinstance(given, dict):
+        return CreateIndex
+    if given.get("kind") == IndexKind.SPARSE:
+        return CreateSparseIndex
+    return CreateIndex if given.get("embeddingModel") is None else CreateEmbeddingIndex
 
 
 def _lenient_return_metadata(value: object) -> object:
@@ -181,7 +305,7 @@ class DeleteMetadataIndex(Request):
 
 
 def index_result(record: IndexRecord) -> dict[str, Any]:
-    """The index object of create, list and get."""
+    """The index object of create, list and get: what Cloudflare's has, and in what the index differs from one of theirs."""
     created = timestamp(record.created_at)
     result: dict[str, Any] = {
         "name": record.name,
@@ -191,4 +315,18 @@ def index_result(record: IndexRecord) -> dict[str, Any]:
     }
     if record.description is not None:
         result["description"] = record.description
+    return result | own_result(record, record.key_scope)
+
+
+def own_result(record: IndexRecord, scope: KeyScope) -> dict[str, Any]:
+    """What is said of an index where it differs from Cloudflare's, which are dense, with ids that are unique in all of them."""
+    result: dict[str, Any] = {}
+    if record.kind is not IndexKind.DENSE:
+        result["kind"] = record.kind
+    if scope is KeyScope.NAMESPACE:
+        result["idsUniqueIn"] = scope
+    if record.embedding_model is not None:
+        result["embeddingModel"] = record.embedding_model
+    if record.sparse_embedding_model is not None:
+        result["sparseEmbeddingModel"] = record.sparse_embedding_model
     return result

@@ -13,6 +13,7 @@ from aiohttp import web
 from ingest.body import inflate
 from ingest.doors.cloudflare.context import (
     authorised,
+    demand_dense,
     operations,
     parse_json,
     question_bytes_max,
@@ -36,10 +37,10 @@ from upwell.engine import Index
 from upwell.errors import Invalid
 from upwell.manifest.state import DeclaredIndex
 from upwell.properties import ABSENT, PropertyType, value_at
-from upwell.query.filter import Covered, Filter, paths
 from upwell.query.lookup import lookup
 from upwell.query.search import Match, search
 from upwell.settings import Settings
+from upwell.shard.filter import Covered, Filter, paths
 from upwell.shard.metric import Metric
 from upwell.shard.rows import written_by
 from upwell.shard.view import View
@@ -65,6 +66,7 @@ async def query(request: web.Request) -> web.Response:
 
     def prepare() -> _Prepared:
         index = ops.engine.find(account, name)
+        demand_dense(index.record)
         asked = parse_json(inflate(body, encoding, bytes_max), Query)
         return _prepare(index, asked, asked.after if after is None else after, settings)
 
@@ -112,7 +114,8 @@ class _Prepared:
         if self.vector is not None:
             return self.vector
         assert self.asked.vector_id is not None
-        found = lookup(view, [self.asked.vector_id])
+        # The namespace counts where ids are unique in one.
+        found = lookup(view, [self.asked.vector_id], self.asked.namespace)
         if not found:
             says = f'vectorId: there is no vector with id "{self.asked.vector_id}"'
             raise CloudflareError(400, OWN_CODES + 404, says)

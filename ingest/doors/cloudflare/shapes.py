@@ -132,19 +132,28 @@ class TokenStatusResult(BaseModel):
 
 
 class ResolvedConfig(BaseModel):
-    """Of what kind an index's vectors are."""
+    """Of what kind an index's dense vectors are."""
 
-    dimensions: int = Field(ge=1)
+    dimensions: int = Field(ge=0, description="0 of a sparse index, whose metric says nothing.")
     metric: Metric
 
 
-class IndexResult(BaseModel):
+class OwnFields(Result):
+    """What is said of an index where it is not like Vectorize's."""
+
+    kind: Literal["sparse", "hybrid"] | Absent = None
+    ids_unique_in: Literal["namespace"] | Absent = None
+    embedding_model: str | Absent = None
+    sparse_embedding_model: str | Absent = None
+
+
+class IndexResult(OwnFields):
     """An index."""
 
     name: str
     config: ResolvedConfig
-    created_on: Moment
-    modified_on: Moment
+    created_on: Annotated[Moment, Field(alias="created_on")]
+    modified_on: Annotated[Moment, Field(alias="modified_on")]
     description: str | Absent = None
 
 
@@ -164,10 +173,10 @@ class Backlog(Result):
     bytes: int = Field(ge=0)
 
 
-class InfoResult(Result):
+class InfoResult(OwnFields):
     """Counts of an index. The two ``processedUpTo…`` are absent until a mutation has been processed."""
 
-    dimensions: int = Field(ge=1)
+    dimensions: int = Field(ge=0)
     vector_count: int = Field(ge=0)
     backlog: Backlog
     compaction: Compaction
@@ -241,13 +250,22 @@ class MetadataIndexesResult(Result):
     metadata_indexes: list[MetadataIndexResult]
 
 
+class SparseVectorResult(Result):
+    """A sparse vector as it is stored."""
+
+    indices: list[Annotated[int, Field(ge=-(1 << 31), lt=1 << 31)]]
+    values: list[Float32]
+
+
 class VectorResult(Result):
-    """A vector as it is stored: numbers are float32."""
+    """A row as it is stored: numbers are float32. An index that is not dense has sparse vectors, and other doors give rows data."""
 
     id: Id
-    values: list[Float32]
+    values: list[Float32] | Absent = None
+    sparse_vector: SparseVectorResult | Absent = None
     namespace: Namespace | Absent = None
     metadata: dict[str, Any] | Absent = None
+    data: str | Absent = None
 
 
 class QueryMatch(Result):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import orjson
 import pyarrow as pa
 from aiohttp import web
 
+from ingest.admission import check_room
 from ingest.body import Rules, inflate, parse_ids
-from ingest.doors.cloudflare.context import authorised_index, number_in, operations
+from ingest.doors.cloudflare.context import authorised_index, demand_dense, number_in, operations
 from ingest.doors.cloudflare.envelope import answer, encode_result
 from ingest.doors.cloudflare.errors import BODY_UNPARSABLE, CURSOR, IDS, LINE_CODES, CloudflareError
+from ingest.doors.cloudflare.rows import row_result
 from ingest.doors.cloudflare.writes import acknowledge, report, wishes_of
 from ingest.requests import read_body
 from upwell.catalog.tokens import Access
@@ -36,6 +37,7 @@ async def upsert(request: web.Request) -> web.Response:
 
 async def _upload(request: web.Request, operation: Operation) -> web.Response:
     index = await authorised_index(request, Access.WRITE)
+    demand_dense(index.record)
     ops, wishes = operations(request), wishes_of(request)
     if not wishes.dry_run:
         await ops.admit(index, adds_rows=True)
@@ -58,15 +60,9 @@ async def _upload(request: web.Request, operation: Operation) -> web.Response:
         operation,
         rules,
         sender=wishes.sender,
-        may=lambda: _check_room(index, settings.vectors_max),
+        may=lambda: check_room(index, settings.vectors_max),
     )
     return await acknowledge(request, index, accepted, wishes, mutation)
-
-
-def _check_room(index: Index, most: int | None) -> None:
-    """Raise Invalid if an index is full. It may be overfilled by what is in its log at the time. Blocks."""
-    if most is not None and (now := index.head.refresh().vectors) >= most:
-        raise Invalid(f"too many vectors in the index; max is {most}, it has {now}")
 
 
 def _unparsable_behavior(request: web.Request) -> Literal["error", "discard"]:
@@ -120,16 +116,19 @@ async def _ids(request: web.Request, ids_max: int | None) -> list[str]:
 
 
 def _encode_found(found: list[Found]) -> bytes:
-    return encode_result([_vector(one) for one in found])
-
-
-def _vector(found: Found) -> dict[str, Any]:
-    vector: dict[str, Any] = {"id": found.id, "values": found.values}
-    if found.namespace is not None:
-        vector["namespace"] = found.namespace
-    if found.metadata is not None:
-        vector["metadata"] = orjson.Fragment(found.metadata)
-    return vector
+    return encode_result(
+        [
+            row_result(
+                one.id,
+                values=one.values,
+                sparse=one.sparse,
+                namespace=one.namespace,
+                metadata=one.metadata,
+                data=one.data,
+            )
+            for one in found
+        ]
+    )
 
 
 async def list_ids(request: web.Request) -> web.Response:

@@ -1,8 +1,7 @@
 """What all writes of this door have in common: what a client may wish beside the write, and how it is acknowledged.
 
 ``dry-run=true``      check everything, change nothing, and report
-``Prefer: wait=N``    answer once the mutation is visible or failed, after N seconds at the latest (RFC 7240)
-``Idempotency-Key``   the same key and body again is the same mutation; another body under a known key is refused
+``Prefer: wait=N`` and ``Idempotency-Key`` as at every door (``ingest/wishes.py``)
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ from ingest.doors.cloudflare.context import grant_of, operations
 from ingest.doors.cloudflare.envelope import said, success
 from ingest.doors.cloudflare.errors import line_error
 from ingest.operations import Accepted, Sender
+from ingest.wishes import idempotency_key, preferred_wait_s
 from upwell.engine import Index
 from upwell.errors import Invalid
 from upwell.log.entry import Mutation
 from upwell.outcome import State
-
-KEY_CHARACTERS_MAX = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,9 @@ class Wishes:
 
 def wishes_of(request: web.Request) -> Wishes:
     """The wishes of an authorised request. Raises Invalid."""
-    return Wishes(Sender(grant_of(request).id, _key(request)), _dry_run(request), _wait_s(request))
+    sender = Sender(grant_of(request).id, idempotency_key(request))
+    wait_s_max = operations(request).engine.settings.wait_s_max
+    return Wishes(sender, _dry_run(request), preferred_wait_s(request, wait_s_max))
 
 
 def refuse_dry_run(request: web.Request) -> None:
@@ -93,15 +93,6 @@ def _left_out(mutation: Mutation) -> list[dict[str, Any]]:
     return messages
 
 
-def _key(request: web.Request) -> str | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
-        return None
-    if not 0 < len(key) <= KEY_CHARACTERS_MAX or not key.isascii() or not key.isprintable():
-        raise Invalid(f"Idempotency-Key: expected 1 to {KEY_CHARACTERS_MAX} printable ASCII characters")
-    return key
-
-
 def _dry_run(request: web.Request) -> bool:
     match request.query.get("dry-run", "false"):
         case "true":
@@ -110,14 +101,3 @@ def _dry_run(request: web.Request) -> bool:
             return False
         case other:
             raise Invalid(f"dry-run: expected true or false, got {other[:64]!r}")
-
-
-def _wait_s(request: web.Request) -> float | None:
-    """The seconds of ``wait``, as whole and not negative as the RFC has them. Preferences that are not understood are ignored."""
-    for header in request.headers.getall("Prefer", []):
-        for preference in header.split(","):
-            name, _, value = preference.partition(";")[0].partition("=")
-            text = value.strip().strip('"')
-            if name.strip().lower() == "wait" and text.isascii() and text.isdigit():
-                return min(float(text[:9]), operations(request).engine.settings.wait_s_max)
-    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ingest.doors.cloudflare.models import CreateIndex
+from ingest.doors.cloudflare.models import CreateEmbeddingIndex, CreateIndex, CreateSparseIndex
 from ingest.doors.cloudflare.shapes import IndexResult, InfoResult
 from ingest.openapi.cloudflare.envelope import (
     ACCOUNT,
@@ -26,12 +26,18 @@ OPERATIONS = (
         id="createIndex",
         tag="indexes",
         summary="Create an index",
-        description="A name that is taken is refused with 400 and code 3002. A deleted index's name may be used again.",
+        description=(
+            "A name that is taken is refused with 400 and code 3002. A deleted index's name may be used again. Beyond Vectorize an index may "
+            "have sparse vectors, or both kinds (write and query them at Upstash's door), and models that make vectors of text."
+        ),
         parameters=(ACCOUNT,),
         body=json_body(
-            CreateIndex,
+            {"anyOf": [CreateIndex, CreateEmbeddingIndex, CreateSparseIndex]},
             "Name, dimensions and metric.",
             cosine={"name": "docs", "config": {"dimensions": 3, "metric": "cosine"}},
+            text={"name": "texts", "config": {"metric": "cosine"}, "embeddingModel": "wordllama"},
+            hybrid={"name": "both", "config": {"dimensions": 3, "metric": "cosine"}, "kind": "hybrid"},
+            sparse={"name": "words", "kind": "sparse", "sparseEmbeddingModel": "BM25"},
         ),
         answers=answers(
             success(

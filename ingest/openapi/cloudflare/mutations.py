@@ -120,13 +120,17 @@ OPERATIONS = (
         tag="mutations",
         summary="Tell what a mutation was sent to do",
         description=(
-            "Its rows, as a client could send them. Of a failed mutation they are kept for a month, of others until they are visible, and "
-            "a while longer."
+            "What it is told first, if it is told anything (`propertyName`; `namespace`, `prefix` and `filter` of what is deleted; "
+            "`newNamespace`; `metadataUpdateMode`), then its rows, as a client could send them. Of a failed mutation they are kept for a "
+            "month, of others until they are visible, and a while longer."
         ),
         parameters=(ACCOUNT, NAME, _MUTATION),
         answers=answers(
             Answer(
-                description="A line for each row. `X-Upwell-Operation` tells the operation, `X-Upwell-Rows` how many there are.",
+                description=(
+                    "A line for what it is told, and one for each row. `X-Upwell-Operation` tells the operation, `X-Upwell-Rows` how many "
+                    "rows there are."
+                ),
                 content={"application/x-ndjson": Content(schema={"type": "string"})},
             ),
             *TO_INDEX,

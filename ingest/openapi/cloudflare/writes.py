@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ingest.doors.cloudflare.shapes import AcceptedResult, DryRunResult
-from ingest.doors.cloudflare.writes import KEY_CHARACTERS_MAX
 from ingest.openapi.cloudflare.envelope import success
 from ingest.openapi.operation import Parameter
+from ingest.wishes import KEY_CHARACTERS_MAX
 
 PREFER = Parameter(
     name="Prefer",

@@ -22,8 +22,8 @@ from upwell.changeset import Operation, about_property
 from upwell.engine import Engine, Index
 from upwell.errors import Invalid
 from upwell.properties import MetadataIndex, PropertyType
-from upwell.query.filter import Covered
 from upwell.query.search import search
+from upwell.shard.filter import Covered
 
 BYTES_MAX = 2_048
 NOTHING = object()

@@ -1,0 +1,101 @@
+"""Answers: ``{"result": value}`` and ``{"error": text, "status": number}``, always JSON: clients read it whatever the status."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import structlog
+from aiohttp import web
+
+from ingest.doors.upstash.errors import UpstashError, describe
+from ingest.keys import OPERATIONS
+from ingest.problems import retry_after
+from ingest.unread import demand_known_expectation
+from upwell.errors import Corrupt, UpwellError
+
+log = structlog.get_logger()
+
+MUTATION_ID = "X-Mutation-Id"
+#: A thousand rows with all the data and metadata that they may have would be ten times as much.
+ANSWER_BYTES_MAX = 128 << 20
+#: The methods of which any will do for any command.
+ALLOWED = "HEAD, GET, POST, PUT, DELETE"
+#: The fact of an error that is met after a write was accepted: its mutation, which the answer names. It need not be sent again.
+ACCEPTED = "mutation"
+
+
+def encode(value: Any) -> bytes:
+    """A value as JSON. float32 become the shortest numbers that read back as the same float32."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def encode_many(encoded: Iterable[bytes]) -> bytes:
+    """An array of what is encoded already."""
+    return b"[" + b",".join(encoded) + b"]"
+
+
+def encode_rows(rows: Iterable[Any]) -> bytes:
+    """An array of rows, encoded one by one. Raises a 422 for one that is too large to be held in memory by many at once."""
+    encoded, size = [], 0
+    for row in rows:
+        encoded.append(encode(row))
+        size += len(encoded[-1])
+        if size > ANSWER_BYTES_MAX:
+            raise UpstashError(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                f"the answer has more than {ANSWER_BYTES_MAX} bytes; ask for fewer vectors, or for less of each",
+            )
+    return encode_many(encoded)
+
+
+def answer(encoded: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A success, its result encoded already."""
+    return web.Response(body=b'{"result":' + encoded + b"}", content_type="application/json", headers=headers)
+
+
+def success(result: Any, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A success; for results small enough to be encoded on the event loop."""
+    return answer(encode(result), headers)
+
+
+def failure(status: int, text: str, headers: dict[str, str] | None = None) -> web.Response:
+    """A refusal or a failure. What a text quotes may not be fit for UTF-8."""
+    body = orjson.dumps({"error": text.encode("utf-8", "replace").decode(), "status": int(status)})
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error leaves as JSON, which clients read whatever the status; what nobody foresaw leaves as a 500 that tells nothing, and
+    is logged."""
+    try:
+        demand_known_expectation(request)
+        return await handler(request)
+    except UpwellError as error:
+        status, text = describe(error)
+        if isinstance(error, Corrupt):
+            request.config_dict[OPERATIONS].met_damage(error)
+        elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error(
+                "request failed", method=request.method, path=request.path, status=status, error=str(error)
+            )
+        accepted = error.facts.get(ACCEPTED)
+        headers = retry_after(error) if accepted is None else {MUTATION_ID: str(accepted)}
+        if status == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers = {"Allow": ALLOWED}
+        return failure(status, text, headers)
+    except web.HTTPExpectationFailed as error:
+        return failure(error.status, str(error.text))
+    except web.HTTPNotFound:
+        return failure(404, f"There is nothing at {request.path}; expected /upstash/ACCOUNT/INDEX/COMMAND")
+    except web.HTTPException:
+        raise
+    except Exception:
+        log.exception("request failed unexpectedly", method=request.method, path=request.path)
+        return failure(500, "internal error")
