@@ -6,16 +6,18 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := tests/clients/js/node_modules/.upwell
+LLAMAINDEX := $(VENV)-llamaindex/.upwell
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
 LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-LOCKS := requirements.lock requirements-dev.lock tests/bench/requirements.lock tests/bench/peers/requirements.lock
+LOCKS := requirements.lock requirements-dev.lock tests/bench/requirements.lock tests/bench/peers/requirements.lock \
+	tests/clients/llamaindex/requirements.lock
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help serve demo test test-all crash soak check format audit bench-ack bench-peers bench-filters bench-growth bench-small bench-limit \
-	bench-workers bench-memory bench-report lock install install-dev clean
+	bench-texts bench-workers bench-memory bench-report lock install install-dev clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -27,10 +29,10 @@ serve: $(VENV)/.runtime ## run everything on this machine
 demo: $(VENV)/.runtime ## show a mutation on its way from upload to visible
 	@exec $(BIN)/upwell demo $(ARGS)
 
-test: check $(CLIENTS) ## all checks and tests but the slow ones
+test: check $(CLIENTS) $(LLAMAINDEX) ## all checks and tests but the slow ones
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-all: check $(CLIENTS) ## the slow tests as well
+test-all: check $(CLIENTS) $(LLAMAINDEX) ## the slow tests as well
 	@$(BIN)/python -m pytest -m "not bench" $(ARGS)
 
 crash: $(VENV)/.dev ## kill everything a thousand times under load, and check the four promises
@@ -73,6 +75,9 @@ bench-small: $(VENV)/.dev ## measure one-vector upserts (ARGS=--peers for Chroma
 bench-limit: $(VENV)/.dev ## measure bulk upserts as a share of the limit
 	@exec $(BIN)/python -m tests.bench.limit $(ARGS)
 
+bench-texts: $(VENV)/.dev ## measure texts that workers turn into vectors
+	@exec $(BIN)/python -m tests.bench.texts $(ARGS)
+
 bench-workers: $(VENV)/.dev ## measure what a second worker brings
 	@exec $(BIN)/python -m tests.bench.workers $(ARGS)
 
@@ -92,14 +97,15 @@ lock: $(VENV)/.dev ## renew the lock files (ARGS=--upgrade for newer versions)
 	@$(LOCK) pyproject.toml --group dev --constraint requirements.lock $(ARGS) -o requirements-dev.lock
 	@$(LOCK) tests/bench/requirements.in $(ARGS) -o tests/bench/requirements.lock
 	@$(LOCK) tests/bench/peers/requirements.in $(ARGS) -o tests/bench/peers/requirements.lock
+	@$(LOCK) tests/clients/llamaindex/requirements.in $(ARGS) -o tests/clients/llamaindex/requirements.lock
 	@cd tests/clients/js && $(CURDIR)/$(BIN)/npm install --package-lock-only --loglevel=error >/dev/null
 
 install: $(VENV)/.runtime ## only make .venv
 
-install-dev: $(VENV)/.dev $(CLIENTS) ## only make .venv, with what tests need
+install-dev: $(VENV)/.dev $(CLIENTS) $(LLAMAINDEX) ## only make .venv, with what tests need
 
 clean: ## remove .venv and caches; data/ stays
-	@rm -rf $(VENV) $(VENV)-bench $(dir $(CLIENTS)) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	@rm -rf $(VENV) $(VENV)-bench $(VENV)-llamaindex $(dir $(CLIENTS)) dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
 	@find upwell ingest workers tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is as new as the last install that went through, so that nothing is installed twice.
@@ -119,6 +125,12 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 
 # Without them only their tests are lost, so a machine that cannot have them is told so and goes on; CI does not.
 $(CLIENTS): tests/clients/js/package-lock.json tests/clients/js/.npmrc | $(VENV)/.dev
-	@echo "Installing Cloudflare's JavaScript clients for the tests into $(dir $@) ..."
+	@echo "Installing the vendors' JavaScript clients for the tests into $(dir $@) ..."
 	@if cd tests/clients/js && $(CURDIR)/$(BIN)/npm ci --loglevel=error </dev/null >/dev/null; then \
 		touch $(CURDIR)/$@; else echo "They cannot be installed here: their tests will be skipped." >&2; test -z "$$CI"; fi
+
+$(LLAMAINDEX): tests/clients/llamaindex/requirements.lock | $(VENV)/.dev
+	@echo "Installing LlamaIndex for the tests into $(dir $@) ..."
+	@if { test -x $(dir $@)bin/python || $(BIN)/python -m venv $(dir $@); } && $(dir $@)bin/python -m pip install --quiet \
+		--disable-pip-version-check --no-input --require-hashes -r $<; then touch $@; else \
+		echo "It cannot be installed here: its tests will be skipped." >&2; test -z "$$CI"; fi

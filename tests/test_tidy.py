@@ -21,6 +21,7 @@ LOCKS = (
     "requirements-dev.lock",
     "tests/bench/requirements.lock",
     "tests/bench/peers/requirements.lock",
+    "tests/clients/llamaindex/requirements.lock",
 )
 NPM_LOCK = "tests/clients/js/package-lock.json"
 LINES_MAX = dict.fromkeys(PACKAGES, 400) | {"tests": 500}

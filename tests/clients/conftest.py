@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.clients.javascript import Home, require_clients
+from tests.clients.upstash import Upstash
+from tests.service import running
 
 
 @pytest.fixture
@@ -17,3 +19,10 @@ def home(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path, {})
     yield home
     assert not home.refused.exists(), f"a client called {home.refused.read_text('utf-8').split()}"
+
+
+@pytest.fixture(scope="module")
+def upstash() -> Iterator[Upstash]:
+    """A service for all tests of a module; each makes indexes of its own there."""
+    with running() as service:
+        yield Upstash(service)

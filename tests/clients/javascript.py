@@ -1,4 +1,4 @@
-"""Cloudflare's own JavaScript clients, as processes: what ``make`` installed into ``js/node_modules``, run by a Node of its own.
+"""The vendors' own JavaScript clients, as processes: what ``make`` installed into ``js/node_modules``, run by a Node of its own.
 
 Each has a home of its own, sees nothing of the environment, and reaches no machine but this one (``js/loopback-only.cjs``).
 """
@@ -35,7 +35,7 @@ def require_clients() -> None:
     stamp = JS / "node_modules" / ".upwell"
     found = stamp.exists() and stamp.stat().st_mtime >= (JS / "package-lock.json").stat().st_mtime
     require(
-        found, "NOT TESTED: Cloudflare's JavaScript clients are not installed; `make install-dev` does it"
+        found, "NOT TESTED: the vendors' JavaScript clients are not installed; `make install-dev` does it"
     )
 
 
@@ -125,10 +125,10 @@ class Home:
         return self.knowing(**quiet).node(JS / "node_modules" / version / "bin" / "wrangler.js", *arguments)
 
     @contextmanager
-    def sdk(self) -> Iterator[Sdk]:
-        """Cloudflare's SDK, in a process that lasts."""
+    def sdk(self, script: str = "sdk.mjs") -> Iterator[Sdk]:
+        """An SDK in a process that lasts: Cloudflare's, or the one that another script of ``js/`` runs."""
         process = subprocess.Popen(
-            [NODE, JS / "sdk.mjs"],
+            [NODE, JS / script],
             cwd=self.folder,
             env=self.environment(),
             stdin=subprocess.PIPE,
@@ -157,14 +157,15 @@ class Thrown:
 
 @dataclass(frozen=True, slots=True)
 class Sdk:
-    """The SDK at work: see ``js/sdk.mjs``."""
+    """An SDK at work: see ``js/sdk.mjs`` and ``js/upstash.mjs``."""
 
     to: IO[str]
     back: IO[str]
 
-    def ask(self, method: str, *args: Any, body: tuple[str, str] | None = None) -> Any:
-        """Call a method; returns what it returned, or Thrown. ``body`` is (what it is passed as, its text)."""
-        asked: dict[str, Any] = {"method": method, "args": args}
+    def ask(self, method: str, *args: Any, body: tuple[str, str] | None = None, **on: Any) -> Any:
+        """Call a method; returns what it returned, or Thrown. ``body`` is (what it is passed as, its text), ``on``
+        what else the script wants to know."""
+        asked: dict[str, Any] = {"method": method, "args": args, **on}
         if body is not None:
             asked["body"] = {"as": body[0], "text": body[1]}
         self.to.write(json.dumps(asked) + "\n")
@@ -172,8 +173,8 @@ class Sdk:
         answer = json.loads(self.back.readline())
         return Thrown(**answer["thrown"]) if "thrown" in answer else answer.get("returned")
 
-    def call(self, method: str, *args: Any, body: tuple[str, str] | None = None) -> Any:
+    def call(self, method: str, *args: Any, body: tuple[str, str] | None = None, **on: Any) -> Any:
         """Call a method that must not throw; returns what it returned."""
-        returned = self.ask(method, *args, body=body)
+        returned = self.ask(method, *args, body=body, **on)
         assert not isinstance(returned, Thrown), returned
         return returned
