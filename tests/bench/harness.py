@@ -106,6 +106,13 @@ class Calls:
         """Upload NDJSON; returns the mutationId."""
         return str((await self.call("POST", f"/{name}/upsert", body))["mutationId"])
 
+    async def upsert_data(self, name: str, body: bytes) -> str:
+        """Send texts through the Upstash door; returns the mutationId."""
+        async with self._session.post(f"/upstash/default/{name}/upsert-data", data=body) as answer:
+            if answer.status != 200:
+                raise RuntimeError(f"upsert-data: {await answer.text()}")
+            return answer.headers["X-Mutation-Id"]
+
     async def delete(self, name: str, ids: Sequence[str]) -> str:
         """Delete by ids; returns the mutationId."""
         body = json.dumps({"ids": list(ids)}).encode()

@@ -24,7 +24,7 @@ import os
 import signal
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,9 +176,12 @@ async def quiet() -> None:
 
 
 @contextlib.asynccontextmanager
-async def fresh_round() -> AsyncIterator[tuple[Round, Service, Calls]]:
-    """A front end without workers, on fresh data."""
-    with Service({"UPWELL_TOKEN": TOKEN, "UPWELL_SHARDS": str(SHARDS), **ONE_JOB, **HELD}) as service:
+async def fresh_round(
+    more: Mapping[str, str] | None = None,
+) -> AsyncIterator[tuple[Round, Service, Calls]]:
+    """A front end without workers, on fresh data; with ``more`` settings."""
+    settings = {"UPWELL_TOKEN": TOKEN, "UPWELL_SHARDS": str(SHARDS), **ONE_JOB, **HELD}
+    with Service(settings | dict(more or {})) as service:
         api = service.start_api()
         async with connected(api.url) as calls, asyncio.timeout(WORK_S):
             one = Round(service, calls)
