@@ -38,10 +38,12 @@ def create(
         IndexKind, typer.Option(help="What each row has: a vector of which kind, or of both.")
     ] = (IndexKind.DENSE),
     embedding_model: Annotated[
-        str | None, typer.Option(help="Makes dense vectors of text, such as wordllama.")
+        str | None,
+        typer.Option(help="Makes vectors of text: dense ones, such as wordllama; of a sparse index sparse ones."),
     ] = None,
     sparse_embedding_model: Annotated[
-        str | None, typer.Option(help="Makes sparse vectors of text, such as BM25.")
+        str | None,
+        typer.Option(help="Makes sparse vectors of text [default, beside an embedding model: BM25]."),
     ] = None,
     ids_unique_in: Annotated[
         IdsUniqueIn | None, typer.Option(help="[default: as the first write with a namespace has it]")
@@ -57,6 +59,10 @@ def create(
         raise Invalid(f"a {kind} index needs --dimensions, or an --embedding-model that has some")
     if kind.has_dense and metric is None:
         metric = Metric.COSINE
+    if not kind.has_dense:
+        # It has one model, and compares by the inner product.
+        sparse_embedding_model, embedding_model = sparse_embedding_model or embedding_model, None
+        dimensions, metric = dimensions or None, None if metric is Metric.DOT_PRODUCT else metric
     config = {"dimensions": dimensions, "metric": metric}
     asked = {
         "name": name,

@@ -81,6 +81,18 @@ def test_an_index_from_its_creation_to_its_end(upwell: CliRunner) -> None:
             "sparse │            │        │ 0",
             {"kind": "sparse", "sparseEmbeddingModel": "BM25", "idsUniqueIn": "namespace"},
         ),
+        (
+            ["--kind", "sparse", "--embedding-model", "bm25", "--metric", "dot-product", "--dimensions", "0"],
+            "sparse",
+            "sparse",
+            {"kind": "sparse", "sparseEmbeddingModel": "BM25"},
+        ),
+        (
+            ["--kind", "hybrid", "--embedding-model", "wordllama"],
+            "hybrid, 256 dimensions, cosine",
+            "hybrid │ 256        │ cosine",
+            {"kind": "hybrid", "embeddingModel": "WORDLLAMA", "sparseEmbeddingModel": "BM25"},
+        ),
     ],
 )
 def test_an_index_of_each_kind(

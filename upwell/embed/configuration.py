@@ -172,7 +172,8 @@ DenseSettings = Annotated[
 
 #: What is known without being configured.
 BUILTIN_DENSE = {"WORDLLAMA": WordLlamaSettings(builtin="wordllama")}
-BUILTIN_SPARSE = {"BM25": Bm25Settings(builtin="bm25")}
+BUILTIN_SPARSE_NAME = "BM25"
+BUILTIN_SPARSE = {BUILTIN_SPARSE_NAME: Bm25Settings(builtin="bm25")}
 BUILTIN = BUILTIN_DENSE.keys() | BUILTIN_SPARSE.keys()
 
 _Any = TypeVar("_Any", bound=_ModelSettings)

@@ -22,7 +22,7 @@ from ingest.doors.cloudflare.writes import refuse_dry_run
 from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
 from upwell.changeset import KeyScope
-from upwell.embed.configuration import plain_name
+from upwell.embed.configuration import BUILTIN_SPARSE_NAME, plain_name
 from upwell.engine import Engine
 from upwell.errors import Invalid
 
@@ -52,6 +52,9 @@ def _new_index(asked: CreateIndexBody, engine: Engine) -> NewIndex:
     most = engine.settings.dimensions_max
     if asked.kind.has_dense and not 1 <= dimensions <= most:
         raise invalid_config(f"Dimensions must be in range: [1, {most}], got {dimensions}")
+    if sparse is None and dense is not None and asked.kind.has_sparse:
+        # Text needs both, and vectors that are sent need neither.
+        sparse = BUILTIN_SPARSE_NAME
     if sparse is not None:
         if not asked.kind.has_sparse:
             raise invalid_config(f"sparseEmbeddingModel: a {asked.kind} index has no sparse vectors")

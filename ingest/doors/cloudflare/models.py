@@ -124,7 +124,9 @@ class CreateIndexBody(Request):
         description="Left out: a namespace if there are sparse vectors, else what the first write that names a namespace has it.",
     )
     embedding_model: ModelName | None = Field(None, description="Makes dense vectors of text.")
-    sparse_embedding_model: ModelName | None = Field(None, description="Makes sparse vectors of text.")
+    sparse_embedding_model: ModelName | None = Field(
+        None, description="Makes sparse vectors of text. Left out of a hybrid index with an embedding model: BM25."
+    )
 
     @property
     def dimensions(self) -> int | None:
