@@ -198,12 +198,7 @@ class Changeset:
 
 def encode_columns(changeset: Changeset) -> pa.Buffer:
     """Encode the rows (not ``received`` and ``discarded``) as one Arrow IPC stream."""
-    arrays: dict[str, pa.Array] = {"id": changeset.ids}
-    if changeset.vectors is not None:
-        flat = pa.array(np.ascontiguousarray(changeset.vectors).reshape(-1))
-        arrays["values"] = pa.FixedSizeListArray.from_arrays(flat, changeset.vectors.shape[1])
-    if changeset.sparse is not None:
-        arrays["sparse_indices"], arrays["sparse_values"] = changeset.sparse.to_arrow()
+    arrays = {"id": changeset.ids, **vector_columns(changeset.vectors, changeset.sparse)}
     if changeset.namespaces is not None:
         arrays["namespace"] = changeset.namespaces
     if changeset.metadata is not None:
@@ -225,14 +220,10 @@ def decode_columns(
 ) -> Changeset:
     """Rebuild a changeset over ``data`` without copying its columns. Raises Corrupt."""
     columns = decode_batch(data, "a changeset")
-    vectors: Matrix | None = None
-    if "values" in columns:
-        values = columns["values"]
-        vectors = values.flatten().to_numpy(zero_copy_only=True).reshape(len(values), values.type.list_size)
     return Changeset(
         operation=operation,
         ids=columns["id"],
-        vectors=vectors,
+        vectors=dense_in(columns),
         sparse=sparse_in(columns, "a changeset"),
         namespaces=columns.get("namespace"),
         metadata=columns.get("metadata"),
@@ -243,6 +234,25 @@ def decode_columns(
         metadata_index=metadata_index,
         details=details,
     )
+
+
+def vector_columns(vectors: Matrix | None, sparse: Sparse | None) -> dict[str, pa.Array]:
+    """Vectors as columns, those that are there."""
+    columns: dict[str, pa.Array] = {}
+    if vectors is not None:
+        flat = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+        columns["values"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    if sparse is not None:
+        columns["sparse_indices"], columns["sparse_values"] = sparse.to_arrow()
+    return columns
+
+
+def dense_in(columns: dict[str, pa.Array]) -> Matrix | None:
+    """The dense vectors among columns, not copied; None if there are none."""
+    values = columns.get("values")
+    if values is None:
+        return None
+    return np.asarray(values.flatten().to_numpy(zero_copy_only=True)).reshape(-1, values.type.list_size)
 
 
 def sparse_in(columns: dict[str, pa.Array], of: str) -> Sparse | None:

@@ -13,10 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import pyarrow as pa
-
-from upwell.changeset import Matrix, sparse_in
+from upwell.changeset import Matrix, dense_in, sparse_in, vector_columns
 from upwell.columns import decode_batch, encode_batch
 from upwell.errors import AlreadyExists, Corrupt, NotFound
 from upwell.format import Box, Kind, pack
@@ -64,7 +61,9 @@ class EmbeddedEntries:
         """Keep what was made of an entry, unless somebody has already."""
         meta = {"position": position, "mutations": {str(place): one.error for place, one in made.items()}}
         sections = [
-            (str(place), [encode_batch(_columns(one))]) for place, one in made.items() if one.error is None
+            (str(place), [encode_batch(vector_columns(one.vectors, one.sparse))])
+            for place, one in made.items()
+            if one.error is None
         ]
         try:
             self._store.create(self.key(position), *pack(Kind.EMBEDDED, meta, sections))
@@ -82,18 +81,4 @@ def _read(box: Box, place: str, error: str | None) -> Made:
     if error is not None:
         return Made(error=error)
     columns = decode_batch(box.section(place), "embedded texts")
-    vectors = None
-    if "values" in columns:
-        values = columns["values"]
-        vectors = values.flatten().to_numpy(zero_copy_only=True).reshape(len(values), values.type.list_size)
-    return Made(vectors, sparse_in(columns, "embedded texts"))
-
-
-def _columns(made: Made) -> dict[str, pa.Array]:
-    columns = {}
-    if made.vectors is not None:
-        flat = pa.array(np.ascontiguousarray(made.vectors).reshape(-1))
-        columns["values"] = pa.FixedSizeListArray.from_arrays(flat, made.vectors.shape[1])
-    if made.sparse is not None:
-        columns["sparse_indices"], columns["sparse_values"] = made.sparse.to_arrow()
-    return columns
+    return Made(dense_in(columns), sparse_in(columns, "embedded texts"))
