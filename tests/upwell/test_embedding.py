@@ -234,6 +234,22 @@ def test_texts_are_embedded_ahead_once_and_then_only_read(house: House) -> None:
     assert sorted(text for call in house.model.calls for text in call) == ["x", "xx", "xxx", "xxxx"]
 
 
+def test_others_are_asked_for_what_lies_behind_a_batch(house: House) -> None:
+    """A batch takes on so many texts and no more: those behind are what others are wanted for."""
+    large = [(f"v{number}", "x") for number in range(embedding.RUN_TEXTS)]
+    house.client.append(texts(*large))
+    alone = OneOther()
+    house.engine.apply_batch(house.index.record.id, lambda: True, claims=alone)
+    assert (alone.claimed, alone.asked) == ([1], 0)
+    for _ in range(2):
+        house.client.append(texts(*large))
+    several = OneOther()
+    house.engine.apply_batch(house.index.record.id, lambda: True, claims=several)
+    assert (several.claimed, several.asked) == ([2], 1)
+    drain(house.engine, house.index)
+    assert len(values(house)) == len(large)
+
+
 def test_what_another_is_making_is_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "OTHERS_WAIT_S", 0.05)
     house.client.append(texts(("a", "one")))

@@ -112,7 +112,8 @@ class Applier:
                 return None
             reached(Step.BATCH_READ)
             shared = sharing is not None and sum(one.rows for one in batch) >= SHARED_ROWS_MIN
-            batch = self._embedding.completed(batch, claims or NoClaims(), keep=shared)
+            behind = self._reader.goes_on_after(batch[-1].position)
+            batch = self._embedding.completed(batch, claims or NoClaims(), keep=shared, behind=behind)
             applying(batch[-1].position)
             left_out = tuple((one.position, one.place) for one in batch if one.is_left_out)
             declared, batch = declare(view.manifest.metadata_indexes, batch, self._metadata_indexes_max)

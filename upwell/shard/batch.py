@@ -104,6 +104,10 @@ class BatchReader:
                 break
         return batch
 
+    def goes_on_after(self, position: int) -> bool:
+        """Is there an entry behind ``position``?"""
+        return self._log.exists(position + 1)
+
     def again(self, applied_through: int, through: int) -> list[Pending]:
         """A batch as another process read it."""
         return [

@@ -88,9 +88,11 @@ class Embedding:
         #: Monotonic seconds: since when every try has found a model away; None: the last one did not.
         self._away_since: float | None = None
 
-    def completed(self, batch: Sequence[Pending], claims: TextClaims, *, keep: bool) -> list[Pending]:
+    def completed(
+        self, batch: Sequence[Pending], claims: TextClaims, *, keep: bool, behind: bool = False
+    ) -> list[Pending]:
         """The longest beginning of a batch, by whole entries, that can have its vectors now, with them. With ``keep`` what is made here
-        is kept for others who need the same.
+        is kept for others who need the same. ``behind``: the log goes on after the batch, so that others are asked to begin there.
 
         Raises ModelAway if not even the first entry can, Unavailable if somebody else takes long to make its vectors.
         """
@@ -103,7 +105,7 @@ class Embedding:
         missing = [position for position in waiting if position not in made]
         if missing:
             run = self._claimed(batch, missing, claims)
-            if len(run) < len(missing):
+            if behind or len(run) < len(missing):
                 claims.ask_for_embedding()
             if not run and missing[0] == batch[0].position:
                 return self._others(batch, missing[0], claims)
