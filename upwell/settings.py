@@ -174,6 +174,9 @@ class Settings(BaseSettings):
     webhook_private_addresses: bool = Field(
         False, description="whether webhooks may lead to private, loopback and other addresses not public"
     )
+    filter_s_max: float = Field(
+        60.0, gt=0, description="how long the filters of one query request may take; beyond, it is refused"
+    )
     query_threads: int = Field(2, ge=1, description="threads that one front end searches with")
     embedding_models: DenseModels = Field(
         {}, description="models that turn text into dense vectors, by name, as JSON; `wordllama` is built in"
@@ -226,7 +229,7 @@ class Settings(BaseSettings):
     )
     upstash_filter_bytes_max: int = Field(16_384, ge=1, description="bytes of a filter's text there")
     upstash_resumable_max: int = Field(
-        100, ge=1, description="resumable queries that one front end keeps at once"
+        100, ge=1, description="resumable queries of one index that one front end keeps at once"
     )
     upstash_resumable_idle_s_max: float = Field(
         3_600.0, gt=0, description="longest `maxIdle` that a resumable query may ask for"

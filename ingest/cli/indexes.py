@@ -39,7 +39,9 @@ def create(
     ] = (IndexKind.DENSE),
     embedding_model: Annotated[
         str | None,
-        typer.Option(help="Makes vectors of text: dense ones, such as wordllama; of a sparse index sparse ones."),
+        typer.Option(
+            help="Makes vectors of text: dense ones, such as wordllama; of a sparse index sparse ones."
+        ),
     ] = None,
     sparse_embedding_model: Annotated[
         str | None,

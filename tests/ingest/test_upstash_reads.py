@@ -121,7 +121,7 @@ async def test_an_operator_may_do_without(tmp_path: Path) -> None:
 async def test_info_knows_of_removals_and_of_what_is_on_its_way(house: UpstashHouse) -> None:
     await fill(house, 3, "ns")
     house.drains.clear()
-    await house.result("reset/ns")
+    await house.result("reset/ns", headers={"Prefer": "wait=0"})
     asked = asyncio.create_task(house.result("info"))
     await asyncio.sleep(0.05)
     assert not asked.done()

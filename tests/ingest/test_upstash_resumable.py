@@ -12,6 +12,7 @@ from ingest.doors.upstash.resumable import ResumableQueries
 from ingest.doors.upstash.shown import EVERYTHING, score
 from tests.making import HandClock, make_engine, make_index
 from upwell.query.hybrid import Question
+from upwell.query.patience import Patience
 from upwell.query.resumable import ResumableQuery
 
 
@@ -22,7 +23,8 @@ def test_a_query_is_kept_until_nobody_has_asked_for_long_enough(tmp_path: Path) 
     kept = ResumableQueries(clock, most=2)
 
     def begin(idle_s: float) -> str:
-        return kept.keep(ResumableQuery(index.newest.get(), question), EVERYTHING, idle_s)
+        query = ResumableQuery(index.newest.get(), question)
+        return kept.keep(query, Patience(clock, 1), EVERYTHING, idle_s)
 
     short, long = begin(10), begin(100)
     assert short != long and len(short) == 36

@@ -117,6 +117,18 @@ async def test_deletes_by_prefix_and_by_filter_and_resets_stay_in_their_namespac
     assert (await house.result("info"))["vectorCount"] == 0
 
 
+async def test_ids_are_named_as_each_client_has_ever_named_them(house: UpstashHouse) -> None:
+    """An array and nothing else: Python until 0.7.1, JavaScript 1.1. One id that is no array: ``index.delete({ids: "a"})``."""
+    await house.result("upsert/ns", [{"id": str(n), "vector": [n, 1]} for n in range(7)])
+    assert await house.result("delete/ns", ["0", 1, "1", "z"]) == {"deleted": 2}
+    assert await house.result("delete/ns", []) == {"deleted": 0}
+    assert await house.result("delete/ns", {"ids": "2"}) == {"deleted": 1}
+    assert await house.result("delete/ns", {"ids": 3}) == {"deleted": 1}
+    assert await house.result("fetch/ns", {"ids": "4"}) == [{"id": "4"}]
+    assert await house.result("fetch/ns", {"ids": 5}) == [{"id": "5"}]
+    assert [row["id"] for row in (await house.result("range/ns", {"limit": 9}))["vectors"]] == ["4", "5", "6"]
+
+
 async def test_the_same_id_in_two_namespaces(house: UpstashHouse) -> None:
     await house.result("upsert", {"id": "a", "vector": [1, 2]})
     await house.result("upsert/ns", {"id": "a", "vector": [3, 4]})
@@ -198,6 +210,33 @@ async def test_what_is_not_applied_in_time_is_accepted_all_the_same(house: Upsta
     assert answer.headers["X-Mutation-Id"] in answer.error[1] and "Retry-After" not in answer.headers
     house.drains.set()
     assert await rows(house, "a") == [{"id": "a", "vector": [3, 4]}]
+
+
+async def test_a_query_sees_a_reset_and_the_end_of_a_namespace(house: UpstashHouse) -> None:
+    """A query waits for nothing, and the official clients reset and ask at once: so whoever removes everything waits instead."""
+    for command in ("reset/ns", "reset?all", "delete-namespace/ns"):
+        await house.result("upsert/ns", {"id": "a", "vector": [1, 2]})
+        assert await rows(house, "a", namespace="ns") == [{"id": "a", "vector": [1, 2]}]
+        house.drains.clear()
+        removing = asyncio.create_task(house.call(command))
+        await asyncio.sleep(0.05)
+        assert not removing.done(), command
+        house.drains.set()
+        answer = await removing
+        assert answer.result == "Success" and answer.headers["X-Mutation-State"] == "visible"
+        assert await house.result("query/ns", {"vector": [1, 2]}) == [], command
+
+
+async def test_a_reset_that_is_not_applied_in_time_has_succeeded(tmp_path: Path) -> None:
+    async with upstash_house(tmp_path, upstash_read_wait_s=0.05) as house:
+        house.make()
+        await house.result("upsert", {"id": "a", "vector": [1, 2]})
+        assert await rows(house, "a") == [{"id": "a", "vector": [1, 2]}]
+        house.drains.clear()
+        answer = await house.call("reset")
+        assert answer.result == "Success" and answer.headers["X-Mutation-State"] == "queued"
+        house.drains.set()
+        assert await rows(house, "a") == [None]
 
 
 async def test_a_write_that_fails_says_why_to_whoever_waits(house: UpstashHouse) -> None:

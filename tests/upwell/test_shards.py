@@ -401,6 +401,23 @@ def test_equals_come_in_the_order_of_writing(index: Index) -> None:
         assert [match.found.id for match in found] == expected
 
 
+def test_by_angle_a_vector_at_other_lengths_is_the_same_again(tmp_path: Path) -> None:
+    """What rounding leaves of their cosines decides nothing: Upstash's clients ask for the nearest of (0.1, 0.1), (1, 1) and (2, 2)."""
+    index = make_index(make_engine(tmp_path), metric=Metric.COSINE)
+    lengths = [0.1, 1, 2, 3, 0.7, 1e-12, 1e12, 0.3]
+    Client(index).append(upsert(*[(f"v{n}", (length, length)) for n, length in enumerate(lengths)]))
+    Client(index).append(upsert(*[(f"w{n}", (length, 3 * length)) for n, length in enumerate(lengths)]))
+    drain(index._engine, index)
+    view = index.newest.get()
+    for count, length in itertools.product((1, 3, 8), (0.1, 1, 1.1)):
+        for letter, slope in (("v", 1), ("w", 3)):
+            found = search(view, np.array([length, slope * length], np.float32), count)
+            assert [match.found.id for match in found] == [f"{letter}{n}" for n in range(count)]
+            assert {match.closeness for match in found} == {1.0}
+    (nearest,) = search(view, np.array([1, 1.00001], np.float32), 1)
+    assert nearest.closeness < 1, "a vector that is merely close"
+
+
 def test_an_empty_index_and_a_wrong_query(index: Index) -> None:
     view = index.newest.get()
     assert search(view, np.array([1, 1], np.float32), 5) == []

@@ -99,4 +99,4 @@ def _inside(segment: Segment, rows: Rows, identity: str | None) -> Mask:
     if segment.namespaces is None:
         return np.full(len(rows), identity is None)
     theirs = pc.fill_null(segment.namespaces.take(pa.array(rows)), "")
-    return np.asarray(pc.equal(theirs, identity or "").to_numpy(zero_copy_only=False))
+    return np.asarray(pc.equal(theirs, pa.scalar(identity or "", pa.utf8())).to_numpy(zero_copy_only=False))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,8 @@ from upwell.query.search import Match
 from upwell.shard.deletions import Mask
 from upwell.shard.segment import Segment
 from upwell.shard.view import View
+
+T = TypeVar("T")
 
 
 class ResumableQuery:
@@ -33,15 +37,20 @@ class ResumableQuery:
 
     def next(self, count: int) -> list[Match]:
         """The next ``count`` rows, best first; fewer, or none, when no more are left. ``closeness`` is the score."""
+        return self.next_as(count, lambda matches: matches)
+
+    def next_as(self, count: int, shown: Callable[[list[Match]], T]) -> T:
+        """What ``shown`` makes of the next ``count`` rows. Should it raise, they count as not returned yet."""
         with self._lock:
             matches = self._question.answer(self.view, count, count, self._left)
+            made = shown(matches)
             for match in matches:
                 segment, row = match.found.segment, match.found.row
                 bits = self._returned.get(segment.id)
                 if bits is None:
                     bits = self._returned[segment.id] = np.zeros(-(-segment.rows // 8), np.uint8)
                 bits[row >> 3] |= 0x80 >> (row & 7)
-        return matches
+        return made
 
     def _left(self, segment: Segment) -> Mask:
         """The rows that the question is about and that were not returned yet."""

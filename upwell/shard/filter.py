@@ -17,7 +17,7 @@ A delete by filter travels in the log, so the tree has a form as JSON, which mus
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any, Final, Protocol
@@ -103,7 +103,8 @@ class Not:
     part: Filter
 
 
-Filter = Present | OneOf | Contains | Glob | Within | Every | Some | Not
+Leaf = Present | OneOf | Contains | Glob | Within
+Filter = Leaf | Every | Some | Not
 
 
 class Columns(Protocol):
@@ -148,14 +149,24 @@ class Covered:
     was created. A property without one is seen whole, as far as it takes reading every row's metadata once.
     """
 
-    def __init__(self, asked: Filter, declared: Sequence[DeclaredIndex], *, backfill: bool) -> None:
+    def __init__(
+        self,
+        asked: Filter,
+        declared: Sequence[DeclaredIndex],
+        *,
+        backfill: bool,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``go_on`` is called before each comparison, and may raise to end it."""
         self._asked = asked
+        self._go_on = go_on
         self._declared = {one.index.property: one for one in declared}
         self._backfill = backfill
 
     def __call__(self, segment: Segment) -> Mask:
         """Which rows of a segment count: bool (rows,)."""
-        return matching(self._asked, segment.rows, _CoveredColumns(segment, self._declared, self._backfill))
+        columns = _CoveredColumns(segment, self._declared, self._backfill, self._go_on)
+        return matching(self._asked, segment.rows, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +176,10 @@ class _CoveredColumns:
     segment: Segment
     declared: Mapping[str, DeclaredIndex]
     backfill: bool
+    go_on: Callable[[], None]
 
     def column(self, path: str) -> PropertyColumn:
+        self.go_on()
         column, declared = self.segment.property_column(path), self.declared.get(path)
         if declared is None:
             return column
@@ -176,20 +189,26 @@ class _CoveredColumns:
         return column.covered_by(declared.index.type, since)
 
     def elements(self, path: str) -> ElementsColumn:
+        self.go_on()
         # No index covers arrays, so none can hide any.
         return self.segment.elements_column(path)
 
 
-def paths(asked: Filter) -> Iterator[str]:
-    """The properties that a filter asks for, in order, as often as it does."""
+def leaves(asked: Filter) -> Iterator[Leaf]:
+    """What a filter compares, in order, as often as it does."""
     match asked:
         case Every(parts) | Some(parts):
             for part in parts:
-                yield from paths(part)
+                yield from leaves(part)
         case Not(part):
-            yield from paths(part)
+            yield from leaves(part)
         case _:
-            yield asked.path
+            yield asked
+
+
+def paths(asked: Filter) -> Iterator[str]:
+    """The properties that a filter asks for, in order, as often as it does."""
+    return (leaf.path for leaf in leaves(asked))
 
 
 def depth(asked: Filter) -> int:

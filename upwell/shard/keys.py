@@ -22,15 +22,18 @@ Rows = npt.NDArray[np.int64]
 
 HASHED_AT_ONCE = 16_384
 
+# Made once, and with their types: to find out a type, Arrow looks for modules that are not there, for a tenth of a millisecond.
+_NOTHING = pa.scalar(b"", pa.binary())
+#: No text in UTF-8 has such a byte, so no two rows share a key, with a namespace or without.
+_END = pa.scalar(b"\xff", pa.binary())
+
 
 def keys_of(ids: pa.Array, namespaces: pa.Array | None, scope: KeyScope) -> pa.Array:
     """The key of each row: Arrow ``binary``, n values, no nulls. In a scope that is open it is as if no row had a namespace."""
     raw = ids.cast(pa.binary())
     if scope is not KeyScope.NAMESPACE or namespaces is None or namespaces.null_count == len(namespaces):
         return raw
-    # No text in UTF-8 has such a byte, so no two rows share a key, with a namespace or without.
-    end = pa.scalar(b"\xff")
-    inside = pc.binary_join_element_wise(pa.scalar(b""), namespaces.cast(pa.binary()), raw, end)
+    inside = pc.binary_join_element_wise(_NOTHING, namespaces.cast(pa.binary()), raw, _END)
     return pc.if_else(namespaces.is_valid(), inside, raw)
 
 

@@ -1,6 +1,7 @@
 """Metrics: how two vectors compare. Inside Upwell a *closeness* is always better when larger; doors turn it into scores.
 
-cosine        closeness = a·b / (|a| |b|)   searched as inner product of unit vectors; a zero vector is close to none
+cosine        closeness = a·b / (|a| |b|)   searched as inner product of unit vectors; a zero vector is close to none; those that
+                                            point the same way, but for what float32 does to them, are equally close
 dot-product   closeness = a·b
 euclidean     closeness = −|a − b|²
 """
@@ -17,6 +18,9 @@ from upwell.changeset import Matrix
 
 #: Squared length within this of 1 counts as unit: the error it can bring into a cosine is that of float32 itself.
 UNIT_TOLERANCE = 1e-6
+#: Cosines are multiples of this. Rounding float32 components turns a vector by less than 1e-7, which takes less than 1e-14 from a cosine of
+#: 1; so copies of a vector in other lengths are equals, and not in an order that rounding made.
+COSINE_STEP = 2.0**-40
 
 
 class Metric(StrEnum):
@@ -58,6 +62,5 @@ def closeness(metric: Metric, query: npt.NDArray[np.float32], vectors: Matrix) -
     if metric is Metric.DOT_PRODUCT:
         return np.asarray(products)
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows)) * np.sqrt(one @ one)
-    return np.asarray(
-        np.clip(np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0), -1, 1)
-    )
+    cosines = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return np.asarray(np.clip(np.rint(cosines / COSINE_STEP) * COSINE_STEP, -1, 1))

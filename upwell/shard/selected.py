@@ -73,4 +73,4 @@ def _in_namespace(rows: SegmentRows, namespace: str) -> Mask:
     if rows.namespaces is None:
         return np.full(len(rows), not namespace)
     names = pc.fill_null(rows.namespaces, "")
-    return np.asarray(pc.equal(names, namespace).to_numpy(zero_copy_only=False))
+    return np.asarray(pc.equal(names, pa.scalar(namespace, pa.utf8())).to_numpy(zero_copy_only=False))

@@ -125,7 +125,8 @@ class CreateIndexBody(Request):
     )
     embedding_model: ModelName | None = Field(None, description="Makes dense vectors of text.")
     sparse_embedding_model: ModelName | None = Field(
-        None, description="Makes sparse vectors of text. Left out of a hybrid index with an embedding model: BM25."
+        None,
+        description="Makes sparse vectors of text. Left out of a hybrid index with an embedding model: BM25.",
     )
 
     @property

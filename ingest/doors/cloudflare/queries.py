@@ -33,11 +33,13 @@ from ingest.doors.cloudflare.filters import parse_filter
 from ingest.doors.cloudflare.models import Query
 from ingest.requests import read_body
 from upwell.catalog.tokens import Access
+from upwell.clock import Clock
 from upwell.engine import Index
 from upwell.errors import Invalid
 from upwell.manifest.state import DeclaredIndex
 from upwell.properties import ABSENT, PropertyType, value_at
 from upwell.query.lookup import lookup
+from upwell.query.patience import Patience
 from upwell.query.search import Match, search
 from upwell.settings import Settings
 from upwell.shard.filter import Covered, Filter, paths
@@ -68,7 +70,7 @@ async def query(request: web.Request) -> web.Response:
         index = ops.engine.find(account, name)
         demand_dense(index.record)
         asked = parse_json(inflate(body, encoding, bytes_max), Query)
-        return _prepare(index, asked, asked.after if after is None else after, settings)
+        return _prepare(index, asked, asked.after if after is None else after, settings, ops.engine.clock)
 
     def at_once() -> bytes | _Prepared:
         # All in one go: changing threads four times takes longer than a search.
@@ -93,17 +95,22 @@ class _Prepared:
     filter: Filter | None
     after: str | None
     settings: Settings
+    clock: Clock
 
     def run(self) -> bytes:
         """The encoded answer, from a view that was the newest at some moment after this call began."""
         view, asked = self.index.newest.get(), self.asked
         declared, backfill = view.manifest.metadata_indexes, self.settings.metadata_backfill
+        within = None
+        if self.filter is not None:
+            patience = Patience(self.clock, self.settings.filter_s_max)
+            within = Covered(self.filter, declared, backfill=backfill, go_on=patience.check)
         matches = search(
             view,
             self._vector(view),
             asked.top_k,
             asked.namespace or None,
-            within=None if self.filter is None else Covered(self.filter, declared, backfill=backfill),
+            within=within,
             recall=self.settings.recall,
         )
         shown = _Shown(asked, view.record.metric, declared, backfill=backfill)
@@ -135,14 +142,14 @@ class _Prepared:
         ]
 
 
-def _prepare(index: Index, asked: Query, after: str | None, settings: Settings) -> _Prepared:
+def _prepare(index: Index, asked: Query, after: str | None, settings: Settings, clock: Clock) -> _Prepared:
     """Check everything about a query. Raises the error that Cloudflare gives for each mistake."""
     _check_top_k(asked, settings)
     wanted = None if asked.filter is None else parse_filter(asked.filter, settings.filter_bytes_max)
     _check_size("namespace", asked.namespace, NAMESPACE_TOO_LONG, settings.namespace_bytes_max)
     _check_size("id", asked.vector_id, ID_TOO_LONG, settings.id_bytes_max)
     vector = None if asked.vector is None else _checked(asked.vector, index.record.dimensions)
-    return _Prepared(index, asked, vector, wanted, after, settings)
+    return _Prepared(index, asked, vector, wanted, after, settings, clock)
 
 
 def _check_size(what: str, name: str | None, code: int, bytes_max: int) -> None:

@@ -18,6 +18,7 @@ from ingest.requests import bearer_token, read_body
 from upwell.catalog.tokens import Access, Grant
 from upwell.engine import Index
 from upwell.errors import Forbidden, Invalid
+from upwell.query.patience import Patience
 from upwell.settings import Settings
 
 #: Of a body that brings no vectors to be kept. Decoded it may take thirty times as much.
@@ -61,6 +62,10 @@ class Asked:
     def question_bytes_max(self) -> int:
         """How long a body may be that brings no vectors to be kept, sent or inflated."""
         return min(QUESTION_BYTES_MAX, self.settings.request_bytes_max)
+
+    def patience(self) -> Patience:
+        """How long a question may take that is asked now."""
+        return Patience(self.ops.engine.clock, self.settings.filter_s_max)
 
     async def settled(self) -> None:
         """Before a read that is to see all earlier writes: wait for them, unless the operator does not want that. Raises Unavailable."""

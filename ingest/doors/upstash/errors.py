@@ -46,9 +46,9 @@ def wrong_dimensions(got: int, expected: int) -> str:
     return f"Invalid vector dimension: {got}, expected: {expected}"
 
 
-def no_namespace(namespace: str, index: str) -> UpstashError:
+def no_namespace(namespace: str, index: str, **facts: object) -> UpstashError:
     """The error for a namespace that is not there."""
-    return UpstashError(404, f"Namespace {namespace} for the index {index} does not exist")
+    return UpstashError(404, f"Namespace {namespace} for the index {index} does not exist", **facts)
 
 
 def describe(error: UpwellError) -> tuple[int, str]:

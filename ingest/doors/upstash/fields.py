@@ -62,16 +62,24 @@ class Fields:
             _refuse(name, " or ".join(choices), given)
         return given
 
-    def ids(self, name: str, bytes_max: int) -> list[str]:
-        """An array of ids, which may be empty."""
+    def ids(self, name: str, bytes_max: int, most: int | None = None) -> list[str]:
+        """An array of ids, which may be empty; of no more than ``most``, if that is given. One id is as good as an array of one: so
+        the JavaScript client sends ``{ids: "a"}``."""
         given = self.get(name)
+        if isinstance(given, str) or (isinstance(given, int) and not isinstance(given, bool)):
+            given = [given]
         if not isinstance(given, list):
             _refuse(name, "an array of ids", given)
+        # First: a body has room for a million, and the event loop waits for a question's.
+        if most is not None and len(given) > most:
+            raise Invalid(f"{name}: expected at most {most}, got {len(given)}")
         return [read_id(one, f"{name}[{place}]", bytes_max) for place, one in enumerate(given)]
 
 
 def read_id(given: Any, field: str, bytes_max: int) -> str:
-    """An id: a string that is not empty. An integer is as good as its digits; other numbers have too many ways to be written."""
+    """An id: a string that is not empty, as Upstash's FAQ has it. An integer is as good as its digits; other numbers have too many ways
+    to be written. (The Go client sends an empty one where none is set; that is a mistake which is better told.)
+    """
     if isinstance(given, int) and not isinstance(given, bool):
         given = str(given)
     if not isinstance(given, str):

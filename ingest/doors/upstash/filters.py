@@ -36,10 +36,16 @@ from upwell.shard.filter import (
     Some,
     Within,
     depth,
+    leaves,
+    paths,
 )
 from upwell.shard.glob import GLOB_CHARACTERS_MAX
 
 SHOWN_CHARACTERS_MAX: Final = 64
+#: Each is read from the metadata of all rows, a microsecond a row and more, if it is not in memory already.
+FIELDS_MAX: Final = 64
+#: Each is matched with all strings that there are of its field.
+GLOBS_MAX: Final = 64
 
 #: Only words that a state of the parser allows are looked for there, so FIELD names are free. HAS is the exception: a term begins
 #: with it or with a name, and it is HAS only before what must follow it.
@@ -134,7 +140,18 @@ def parse_filter(text: str, bytes_max: int) -> Filter | None:
         raise Invalid(
             f"Invalid filter: expected AND and OR within one another at most {FILTER_DEPTH_MAX} deep, got {deep}"
         )
+    _check_cost(parsed)
     return parsed
+
+
+def _check_cost(asked: Filter) -> None:
+    """Raise Invalid for a filter that would have a worker or a query look at everything far too often."""
+    properties = len(set(paths(asked)))
+    if properties > FIELDS_MAX:
+        raise Invalid(f"Invalid filter: expected at most {FIELDS_MAX} different fields, got {properties}")
+    globs = len({one for one in leaves(asked) if isinstance(one, Glob)})
+    if globs > GLOBS_MAX:
+        raise Invalid(f"Invalid filter: expected at most {GLOBS_MAX} different patterns, got {globs}")
 
 
 @v_args(inline=True)

@@ -7,11 +7,14 @@ As at Upstash, what was written a moment ago may not be found yet. ``?after=MUTA
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from functools import partial
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
 from ingest.body import inflate
-from ingest.doors.upstash.answers import answer, encode_many, encode_rows
+from ingest.doors.upstash.answers import Room, answer, encode_many, encode_rows
 from ingest.doors.upstash.context import Asked
 from ingest.doors.upstash.questions import (
     QUERIES_BYTES_MAX,
@@ -23,8 +26,12 @@ from ingest.doors.upstash.questions import (
     read_queries,
 )
 from ingest.doors.upstash.shown import hit
+from ingest.doors.upstash.within import Within
 from upwell.query.hybrid import depth_of
 from upwell.shard.view import View
+
+#: Bodies up to this length are read where their query is answered.
+AT_ONCE_BYTES: Final = 64 << 10
 
 Made = tuple[Dense | None, SparseVector | None]
 
@@ -35,17 +42,48 @@ async def query(asked: Asked) -> web.Response:
     body = await asked.body(bytes_max)
     encoding = asked.request.headers.get("Content-Encoding")
     ops = asked.ops
+    if asked.command == "query" and len(body) <= AT_ONCE_BYTES and not encoding and not named_write(asked):
+        # All in one go: changing threads four times takes as long as a search.
+        done = await ops.ask(partial(_at_once, asked, body))
+        if isinstance(done, bytes):
+            return answer(done)
     queries: Queries = await ops.parse(lambda: read_queries(asked, bytes(inflate(body, encoding, bytes_max))))
     made = await embedded(asked, queries.queries)
     await waited_for(asked)
     view = await ops.ask(asked.index.newest.get)
-    answers = await asyncio.gather(
-        *(
-            ops.ask(lambda one=one, vectors=vectors: _run(asked, view, one, vectors))  # type: ignore[misc]
-            for one, vectors in zip(queries.queries, made, strict=True)
-        )
-    )
-    return answer(answers[0] if queries.is_single else encode_many(answers))
+    answers = await _each(asked, view, list(zip(queries.queries, made, strict=True)))
+    if queries.is_single:
+        return answer(answers[0])
+    return answer(await ops.ask(lambda: encode_many(answers)))
+
+
+def _at_once(asked: Asked, body: bytes) -> bytes | None:
+    """The answer, encoded, if the request has one query; else None."""
+    queries = read_queries(asked, body)
+    if not queries.is_single:
+        return None
+    (one,) = queries.queries
+    within = Within((one.filter,), asked.patience())
+    return _run(_Asking(asked, asked.index.newest.get(), within, Room()), one, (None, None))
+
+
+async def _each(asked: Asked, view: View, questions: list[tuple[Query, Made]]) -> list[bytes]:
+    """The answers to all questions. A few are asked at a time, so that others' come in between; the first error ends it."""
+    answers = [b""] * len(questions)
+    left = deque(range(len(questions)))
+    within = Within((one.filter for one, _ in questions), asked.patience())
+    asking = _Asking(asked, view, within, Room())
+
+    async def some() -> None:
+        while left:
+            place = left.popleft()
+            answers[place] = await asked.ops.ask(partial(_run, asking, *questions[place]))
+
+    try:
+        await asyncio.gather(*(some() for _ in range(min(len(questions), asked.settings.query_threads))))
+    finally:
+        left.clear()
+    return answers
 
 
 async def embedded(asked: Asked, queries: list[Query]) -> list[Made]:
@@ -62,14 +100,29 @@ async def embedded(asked: Asked, queries: list[Query]) -> list[Made]:
     return [one_of_each(dense, sparse, place) for place in range(len(queries))]
 
 
+def named_write(asked: Asked) -> str:
+    """The write that a read is to see; "" if it names none."""
+    return asked.request.query.get("after") or asked.request.headers.get("X-After-Mutation") or ""
+
+
 async def waited_for(asked: Asked) -> None:
     """Wait for the write that the read is to see, if it names one. Raises NotFound or Unavailable."""
-    after = asked.request.query.get("after") or asked.request.headers.get("X-After-Mutation")
+    after = named_write(asked)
     if after:
         await asked.ops.seen(asked.index, after, asked.settings.upstash_read_wait_s)
 
 
-def _run(asked: Asked, view: View, one: Query, made: Made) -> bytes:
-    question = one.question(asked.namespace, asked.settings.recall, made)
+class _Asking(NamedTuple):
+    """What the queries of one request have in common."""
+
+    asked: Asked
+    view: View
+    within: Within
+    room: Room
+
+
+def _run(asking: _Asking, one: Query, made: Made) -> bytes:
+    asked, view, within, room = asking
+    question = one.question(asked.namespace, asked.settings.recall, within.left_by(one.filter), made)
     matches = question.answer(view, one.top_k, depth_of(one.top_k), question.within)
-    return encode_rows(hit(match, one.include) for match in matches)
+    return encode_rows((hit(match, one.include) for match in matches), room)

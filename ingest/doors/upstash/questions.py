@@ -21,14 +21,17 @@ from upwell.errors import Invalid
 from upwell.kinds import IndexKind
 from upwell.query.fusion import Fusion
 from upwell.query.hybrid import Question
+from upwell.query.scope import RowFilter
 from upwell.settings import Settings
-from upwell.shard.filter import Covered, Filter
+from upwell.shard.filter import Filter
 from upwell.sparse import Sparse
 
 TOP_K_DEFAULT: Final = 10
 QUERIES_MAX: Final = 1_000
 #: Of a body of queries.
 QUERIES_BYTES_MAX: Final = 32 << 20
+#: How many different filters of the longest kind the queries of one request may have.
+FILTERS_MAX: Final = 16
 FUSIONS: Final = tuple(fusion.name for fusion in Fusion)
 MODES: Final = ("HYBRID", "DENSE", "SPARSE")
 
@@ -53,16 +56,20 @@ class Query:
     by_sparse: bool = False
 
     def question(
-        self, namespace: str, recall: float, made: tuple[Dense | None, SparseVector | None] = (None, None)
+        self,
+        namespace: str,
+        recall: float,
+        within: RowFilter | None,
+        made: tuple[Dense | None, SparseVector | None] = (None, None),
     ) -> Question:
-        """The question that it puts. ``made``: vectors of its text."""
+        """The question that it puts. ``within``: what its filter leaves. ``made``: vectors of its text."""
         return Question(
             dense=made[0] if self.by_dense else self.dense,
             sparse=made[1] if self.by_sparse else self.sparse,
             namespace=namespace,
             dense_score=score,
             fusion=self.fusion,
-            within=None if self.filter is None else Covered(self.filter, (), backfill=True),
+            within=within,
             idf=self.idf,
             recall=recall,
         )
@@ -76,16 +83,37 @@ class Queries:
     is_single: bool
 
 
+class Filters:
+    """Reads the filters of one request, each text once: a long one takes fifty milliseconds, in which others wait."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._all_bytes_max = FILTERS_MAX * bytes_max
+        self._bytes = 0
+        self._known: dict[str, Filter | None] = {}
+
+    def read(self, text: str) -> Filter | None:
+        """As ``parse_filter``. Raises Invalid also if this is too much for one request."""
+        if text not in self._known:
+            self._bytes += len(text)
+            if self._bytes > self._all_bytes_max:
+                raise Invalid(
+                    f"filter: expected at most {self._all_bytes_max} characters in all queries together, got more"
+                )
+            self._known[text] = parse_filter(text, self._bytes_max)
+        return self._known[text]
+
+
 def read_queries(asked: Asked, text: bytes) -> Queries:
     """What a body of ``query`` or ``query-data`` asks. Raises InvalidLine, UpstashError or Invalid; blocks."""
     record, settings = asked.index.record, asked.settings
     by_text = asked.command == "query-data"
     rules = query_rules(record, settings, by_text=by_text)
-    queries = []
+    queries, filters = [], Filters(settings.upstash_filter_bytes_max)
     items = items_of(text, rules)
     for place, item in enumerate(items, 1):
         try:
-            queries.append(read_query(Fields(item), record, settings, by_text=by_text))
+            queries.append(read_query(Fields(item), record, settings, filters, by_text=by_text))
         except Invalid as error:
             raise items.blamed(error, place, None) from None
     if not queries:
@@ -109,12 +137,14 @@ def query_rules(record: IndexRecord, settings: Settings, *, by_text: bool) -> Ru
     )
 
 
-def read_query(fields: Fields, record: IndexRecord, settings: Settings, *, by_text: bool) -> Query:
+def read_query(
+    fields: Fields, record: IndexRecord, settings: Settings, filters: Filters, *, by_text: bool
+) -> Query:
     """One query. Raises Invalid."""
     plain: dict[str, Any] = {
         "top_k": fields.number("topK", TOP_K_DEFAULT, 1, settings.upstash_top_k_max),
         "include": Include.of(fields),
-        "filter": parse_filter(fields.text("filter"), settings.upstash_filter_bytes_max),
+        "filter": filters.read(fields.text("filter")),
         "idf": fields.one_of("weightingStrategy", ("IDF",)) is not None,
         "fusion": Fusion[fields.one_of("fusionAlgorithm", FUSIONS) or Fusion.RRF.name],
     }

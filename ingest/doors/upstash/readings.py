@@ -3,7 +3,7 @@
 upsert       an object or an array of {id, vector?, sparseVector?, metadata?, data?}
 upsert-data  an object or an array of {id, data, metadata?}; a worker makes the vectors
 update       {id, vector?, sparseVector?, metadata?, data?, metadataUpdateMode?}
-delete       {ids} or {prefix} or {filter}
+delete       {ids} or {prefix} or {filter}, or an array of ids
 """
 
 from __future__ import annotations
@@ -155,7 +155,9 @@ def _update(how: Write, text: bytes) -> Changeset:
 
 
 def _delete(how: Write, text: bytes) -> Changeset:
-    fields = Fields({} if (given := strict_json(text)) is None else given)
+    given = {} if (given := strict_json(text)) is None else given
+    # Nothing but the ids: so the Python client did until 0.7.1, and the JavaScript one until deletes by prefix and filter came.
+    fields = Fields({"ids": given} if isinstance(given, list) else given)
     prefix, asked = fields.text("prefix"), fields.text("filter")
     if [fields.has("ids"), bool(prefix), bool(asked)].count(True) != 1:
         raise Invalid(IDS_PREFIX_OR_FILTER)

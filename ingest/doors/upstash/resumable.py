@@ -18,15 +18,16 @@ from ingest.doors.upstash.answers import answer, encode, encode_rows, success
 from ingest.doors.upstash.context import Asked
 from ingest.doors.upstash.errors import UpstashError
 from ingest.doors.upstash.fields import Fields
-from ingest.doors.upstash.queries import Made, embedded, waited_for
-from ingest.doors.upstash.questions import Query, read_query
+from ingest.doors.upstash.queries import embedded, waited_for
+from ingest.doors.upstash.questions import Filters, Query, read_query
 from ingest.doors.upstash.shown import Include, hit
 from ingest.doors.upstash.strict import strict_json
+from ingest.doors.upstash.within import left_by
 from upwell.clock import Clock
 from upwell.errors import Invalid
 from upwell.ids import new_identity
+from upwell.query.patience import Patience
 from upwell.query.resumable import ResumableQuery
-from upwell.shard.view import View
 
 IDLE_S_DEFAULT: Final = 3_600
 #: Of a resumable query that there never was any use to ask again: its namespace is not there.
@@ -36,6 +37,7 @@ NOTHING_FOUND: Final = {"uuid": "", "scores": []}
 @dataclass(slots=True)
 class _Kept:
     query: ResumableQuery
+    patience: Patience
     include: Include
     index_id: str
     idle_s: float
@@ -43,24 +45,24 @@ class _Kept:
 
 
 class ResumableQueries:
-    """Those of one front end. Used from one event loop."""
+    """Those of one front end, so many of each index: who begins them there takes none from others. Used from one event loop."""
 
     def __init__(self, clock: Clock, most: int) -> None:
         self._clock = clock
         self._most = most
         self._kept: dict[str, _Kept] = {}
 
-    def keep(self, query: ResumableQuery, include: Include, idle_s: float) -> str:
-        """Keep a query; returns its uuid. Raises a 429 if there are too many."""
+    def keep(self, query: ResumableQuery, patience: Patience, include: Include, idle_s: float) -> str:
+        """Keep a query; returns its uuid. Raises a 429 if there are too many of its index."""
         self.forget_idle()
-        if len(self._kept) >= self._most:
+        index_id = query.view.record.id
+        if sum(one.index_id == index_id for one in self._kept.values()) >= self._most:
             raise UpstashError(
                 HTTPStatus.TOO_MANY_REQUESTS,
                 f"there are {self._most} active resumable queries, which is all that are allowed; end some of them",
             )
         uuid = _uuid()
-        index_id = query.view.record.id
-        self._kept[uuid] = _Kept(query, include, index_id, idle_s, self._clock.monotonic() + idle_s)
+        self._kept[uuid] = _Kept(query, patience, include, index_id, idle_s, self._clock.monotonic() + idle_s)
         return uuid
 
     def find(self, uuid: str, index_id: str) -> _Kept:
@@ -79,6 +81,10 @@ class ResumableQueries:
         """Let go of a query. Raises a 404."""
         self.find(uuid, index_id)
         del self._kept[uuid]
+
+    def forget(self, uuid: str) -> None:
+        """Let go of a query, if it is still there."""
+        self._kept.pop(uuid, None)
 
     def forget_idle(self) -> None:
         """Let go of all that were idle too long."""
@@ -101,9 +107,17 @@ async def begin(asked: Asked) -> web.Response:
     view = await asked.ops.ask(asked.index.newest.get)
     if asked.namespace and not view.has_namespace(asked.namespace):
         return success(NOTHING_FOUND)
-    resumable = _resumable(asked, view, query, made)
-    uuid = _kept_by(asked).keep(resumable, query.include, idle_s)
-    scores = await asked.ops.ask(lambda: _next(resumable, query.top_k, query.include))
+    patience = asked.patience()
+    resumable = ResumableQuery(
+        view, query.question(asked.namespace, asked.settings.recall, left_by(query.filter, patience), made)
+    )
+    uuid = _kept_by(asked).keep(resumable, patience, query.include, idle_s)
+    try:
+        scores = await asked.ops.ask(lambda: _next(resumable, patience, query.top_k, query.include))
+    except BaseException:
+        # Nobody was told of it, so nobody can end it.
+        _kept_by(asked).forget(uuid)
+        raise
     return answer(b'{"uuid":' + encode(uuid) + b',"scores":' + scores + b"}")
 
 
@@ -114,7 +128,7 @@ async def next_(asked: Asked) -> web.Response:
         raise Invalid("additionalK: expected an integer, got nothing")
     count = fields.number("additionalK", 1, 1, asked.settings.upstash_top_k_max)
     kept = _kept_by(asked).find(fields.text("uuid"), asked.index.record.id)
-    return answer(await asked.ops.ask(lambda: _next(kept.query, count, kept.include)))
+    return answer(await asked.ops.ask(lambda: _next(kept.query, kept.patience, count, kept.include)))
 
 
 async def end(asked: Asked) -> web.Response:
@@ -136,17 +150,16 @@ async def _read(asked: Asked) -> tuple[Query, float]:
             given = given[0]
         fields = Fields(given)
         idle_s = fields.number("maxIdle", IDLE_S_DEFAULT, 1, int(max(1, most)))
-        return read_query(fields, asked.index.record, asked.settings, by_text=by_text), idle_s
+        filters = Filters(asked.settings.upstash_filter_bytes_max)
+        return read_query(fields, asked.index.record, asked.settings, filters, by_text=by_text), idle_s
 
     return await asked.ops.parse(read)
 
 
-def _resumable(asked: Asked, view: View, query: Query, made: Made) -> ResumableQuery:
-    return ResumableQuery(view, query.question(asked.namespace, asked.settings.recall, made))
-
-
-def _next(query: ResumableQuery, count: int, include: Include) -> bytes:
-    return encode_rows(hit(match, include) for match in query.next(count))
+def _next(query: ResumableQuery, patience: Patience, count: int, include: Include) -> bytes:
+    patience.begin()
+    # What is too large to be answered counts as not returned yet.
+    return query.next_as(count, lambda matches: encode_rows(hit(match, include) for match in matches))
 
 
 def _uuid() -> str:

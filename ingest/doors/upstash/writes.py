@@ -1,8 +1,9 @@
 """Commands that change something: each becomes one mutation, which is durable when it is answered and named by ``X-Mutation-Id``.
 
-upsert, upsert-data, reset and delete-namespace are answered at once. What Upstash answers of update, delete and rename-namespace is
-known only when they are applied, so these wait for it: ``Prefer: wait=N`` seconds, or as long as the server lets anybody wait. Given
-``Prefer: wait=N``, the others wait too, and ``X-Mutation-State`` says what they saw. See also ``ingest/wishes.py``.
+upsert and upsert-data are answered at once. What Upstash answers of update, delete and rename-namespace is known only when they are
+applied, so these wait for it: ``Prefer: wait=N`` seconds, or as long as the server lets anybody wait. reset and delete-namespace wait
+as long as a read would, since clients expect queries to see them; they have succeeded even if they are not applied by then. Given
+``Prefer: wait=N``, all wait that long, and ``X-Mutation-State`` says what they saw. See also ``ingest/wishes.py``.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ async def reset(asked: Asked) -> web.Response:
     """``reset``, ``reset?all``: remove all rows of a namespace, or of all. Namespaces stay."""
     everything = "all" in asked.request.query and asked.request.query["all"].lower() not in ("false", "0")
     selection = Selection(namespace=None if everything else asked.namespace)
-    return await _acknowledged(asked, await _selected(asked, Operation.RESET, selection))
+    return await _acknowledged(asked, await _selected(asked, Operation.RESET, selection), _as_a_read(asked))
 
 
 async def delete_namespace(asked: Asked) -> web.Response:
@@ -63,8 +64,8 @@ async def delete_namespace(asked: Asked) -> web.Response:
         await asked.settled()
         if not await asked.ops.read(asked.index, lambda view: view.has_namespace(name)):
             raise no_namespace(name, asked.index.record.name)
-    selection = Selection(namespace=name)
-    return await _acknowledged(asked, await _selected(asked, Operation.DELETE_NAMESPACE, selection))
+    accepted = await _selected(asked, Operation.DELETE_NAMESPACE, Selection(namespace=name))
+    return await _acknowledged(asked, accepted, _as_a_read(asked))
 
 
 async def rename_namespace(asked: Asked) -> web.Response:
@@ -80,7 +81,7 @@ async def rename_namespace(asked: Asked) -> web.Response:
     accepted = await _appended(asked, changeset)
     outcome, headers = await _waited(asked, accepted, asked.settings.wait_s_max)
     if outcome.state is State.FAILED and (outcome.error or "").endswith("does not exist"):
-        raise no_namespace(old, asked.index.record.name)
+        raise no_namespace(old, asked.index.record.name, **{ACCEPTED: accepted.mutation_id})
     if outcome.state is State.FAILED and (outcome.error or "").endswith("exists already"):
         raise UpstashError(
             HTTPStatus.CONFLICT,
@@ -154,9 +155,15 @@ def _named(accepted: Accepted) -> dict[str, str]:
     return headers
 
 
-async def _acknowledged(asked: Asked, accepted: Accepted) -> web.Response:
-    """The answer to a write that is durable, which need not be applied."""
-    wait_s = preferred_wait_s(asked.request, asked.settings.wait_s_max)
+def _as_a_read(asked: Asked) -> float | None:
+    """How long a read would wait for a write; None: not at all."""
+    return asked.settings.upstash_read_wait_s if asked.settings.upstash_read_your_writes else None
+
+
+async def _acknowledged(asked: Asked, accepted: Accepted, wait_s: float | None = None) -> web.Response:
+    """The answer to a write that is durable, which need not be applied: after ``wait_s`` at most, or as the request prefers."""
+    preferred = preferred_wait_s(asked.request, asked.settings.wait_s_max)
+    wait_s = wait_s if preferred is None else preferred
     if wait_s is None:
         return success(SUCCESS, _named(accepted))
     outcome, headers = await _waited(asked, accepted, wait_s)

@@ -124,7 +124,8 @@ COMMANDS = (
     _Command(
         name="delete",
         summary="Remove rows by their ids, by how those begin, or by a filter",
-        body=UpstashDelete,
+        # Clients of before there were other ways send nothing but the ids.
+        body={"anyOf": [UpstashDelete, _many({"type": ["string", "integer"]})]},
         example={"ids": ["a"]},
         result={
             "type": "object",

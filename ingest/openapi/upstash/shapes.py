@@ -13,7 +13,9 @@ from pydantic.json_schema import SkipJsonSchema
 
 #: A key that is left out rather than null.
 Absent: TypeAlias = SkipJsonSchema[None]
-Id = Annotated[str | int, Field(description="An integer becomes a string.")]
+Id = Annotated[Annotated[str, Field(min_length=1)] | int, Field(description="An integer becomes a string.")]
+#: One is as good as an array of one.
+Ids = list[Id] | Id
 Metadata = dict[str, Any]
 
 
@@ -55,7 +57,7 @@ class UpstashUpdate(UpstashVector):
 class UpstashDelete(_Shape):
     """Which rows are to be removed: exactly one of these."""
 
-    ids: list[Id] | None = None
+    ids: Ids | None = None
     prefix: str | None = None
     filter: str | None = None
 
@@ -123,7 +125,7 @@ class UpstashEnd(_Shape):
 class UpstashFetch(_Include):
     """Rows by their ids, or by how those begin: one of both."""
 
-    ids: list[Id] | None = None
+    ids: Ids | None = None
     prefix: str | None = None
 
 
