@@ -15,23 +15,27 @@ from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
 
-from tests.making import HandClock, contents, delete, drain, insert, make_index, prepared, upsert
+from tests.house_mutations import IDS, MODEL, FakeModel, Replayed, any_mutation, replay
+from tests.making import HandClock, contents, drain, make_index, prepared, upsert
 from tests.simulated_disk import SimulatedDisk
+from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
-from upwell.changeset import Changeset, Operation
+from upwell.changeset import Changeset, KeyScope
 from upwell.engine import Engine, Index
 from upwell.errors import Exists, Fenced, NotFound, Unauthenticated, Unavailable
+from upwell.kinds import IndexKind
 from upwell.log.entry import PreparedMutation, decode_entry, request_of
 from upwell.log.receipt import Receipt, mint
 from upwell.log.writer import LogWriter
 from upwell.outcome import State
 from upwell.settings import Settings
+from upwell.shard.embedding import NoClaims
+from upwell.shard.metric import Metric
 from upwell.store import DirectoryStore, Store
 from upwell.webhook.model import Event
 
 ROOT = Path("/store")
 GRACE_S = 100.0
-IDS = [f"id{number}" for number in range(6)]
 SETTINGS = Settings(
     data=Path("/nowhere"),
     grace_s=GRACE_S,
@@ -73,8 +77,9 @@ class Sent:
 class Process:
     """One process: an engine of its own on the common store."""
 
-    def __init__(self, store: Store, clock: HandClock) -> None:
+    def __init__(self, store: Store, clock: HandClock, model: FakeModel | None = None) -> None:
         self.engine = Engine(store, SETTINGS, clock)
+        self.engine.__dict__["models"] = model or FakeModel()
         self.writers: dict[str, LogWriter] = {}
         self.busy = False
 
@@ -100,8 +105,14 @@ class House:
         self.depth = 0
         self.count = 0
         self.refused = 0
-        make_index(Process(self._store(disk), self.clock).engine, "main")
-        self.processes = [Process(self._store(disk), self.clock) for _ in range(processes)]
+        # As long as anybody interrupts: afterwards it is there.
+        self.model = FakeModel(lambda: disk.hook is not None and rng.random() < 0.1)
+        new = NewIndex(
+            name="main", description=None, dimensions=2, metric=Metric.EUCLIDEAN, shards=2,
+            kind=IndexKind.DENSE, key_scope=KeyScope.OPEN, embedding_model=MODEL,
+        )  # fmt: skip
+        Process(self._store(disk), self.clock).engine.catalog.create("default", new)
+        self.processes = [Process(self._store(disk), self.clock, self.model) for _ in range(processes)]
         self.promise("the index is there", lambda engine: bool(engine.find("default", "main")))
         self.main = self.processes[0].index().record
         disk.hook = self._interrupted
@@ -139,7 +150,7 @@ class House:
             if process in self.processes:
                 where = self.processes.index(process)
                 with self.quiet():
-                    self.processes[where] = Process(self._store(self.disk), self.clock)
+                    self.processes[where] = Process(self._store(self.disk), self.clock, self.model)
         finally:
             process.busy = False
 
@@ -172,16 +183,6 @@ class House:
 
     # What processes do.
 
-    def changeset(self, mark: str) -> Changeset:
-        rows = [(name, (self.count, 0)) for name in self.rng.sample(IDS, self.rng.randrange(1, 3))]
-        match self.rng.randrange(4):
-            case 0:
-                return insert((mark, (self.count, 1)), *rows)
-            case 1:
-                return delete(mark, *[name for name, _ in rows])
-            case _:
-                return upsert((mark, (self.count, 1)), *rows)
-
     def append(self, process: Process, key: str | None = None) -> None:
         """One entry with one or two mutations; or one that may be sent again, as a front end does it."""
         index = process.index()
@@ -189,7 +190,7 @@ class House:
         numbers = []
         for _ in range(1 if key else self.rng.randrange(1, 3)):
             number = self.number()
-            mutation = Sent(number, upsert((key, (1, 1))) if key else self.changeset(f"m{number}"), key)
+            mutation = Sent(number, upsert((key, (1, 1))) if key else any_mutation(self.rng, number), key)
             self.sent.append(mutation)
             numbers.append(number)
             one = prepared(mutation.changeset)
@@ -236,6 +237,10 @@ class House:
     def apply(self, process: Process) -> None:
         process.engine.apply_batch(self.main.id, lambda: True)
 
+    def embed(self, process: Process) -> None:
+        """Make and keep vectors of texts that nobody needs yet."""
+        process.engine.embed_ahead(self.main.id, NoClaims())
+
     def ask(self, process: Process) -> None:
         """Ask for the status of something acknowledged."""
         known = [receipt for _, receipt in self.acknowledged.values()]
@@ -268,8 +273,12 @@ class House:
         self.create_named(process, f"other{self.rng.randrange(2)}")
 
     def create_named(self, process: Process, name: str) -> None:
+        began = self.now
         self._undone(f"{name} is deleted")
         make_index(process.engine, name, shards=1)
+        if any(one.says == f"{name} is deleted" and one.made_at >= began for one in self.promises):
+            # Another process may have seen it, and deleted it, before its maker was told.
+            return
         self.promise(f"{name} is created", lambda engine: bool(engine.find("default", name).head.refresh()))
 
     def remove(self, process: Process) -> None:
@@ -325,7 +334,7 @@ class House:
                 promise.ends_at.append(self.now)
 
     ACTIONS: ClassVar[dict[Callable[[House, Process], None], float]] = {
-        append: 8, append_again: 2, apply: 5, ask: 4, compact: 2, collect: 1, time_passes: 1, create: 1, remove: 1, token: 0.5,
+        append: 8, append_again: 2, apply: 5, embed: 1, ask: 4, compact: 2, collect: 1, time_passes: 1, create: 1, remove: 1, token: 0.5,
         webhook: 0.7, courier: 0.7,
     }  # fmt: skip
 
@@ -352,7 +361,7 @@ class Aftermath:
         self.clock = HandClock()
         self.clock.pass_s(10_000)
         self.store = DirectoryStore(ROOT, disk)
-        self.engine = Engine(self.store, SETTINGS, self.clock)
+        self.engine = Process(self.store, self.clock).engine
         #: What lies, or lay, in the log, as far as we know: by position, which mutations.
         self.landed = dict(landed(house.disk, at, house.main.folder))
         self.by_number = {sent.number: sent for sent in house.sent}
@@ -370,31 +379,38 @@ class Aftermath:
         """Every acknowledged mutation is where its receipt says, once, and visible."""
         through = self.index.head.refresh().applied_through
         assert through == self.index.log.tail(through)
+        failed = self.replayed().failed
         for number, (when, receipt) in self.house.acknowledged.items():
             if when <= self.at:
                 assert receipt.position <= through, f"{number} is lost"
                 assert self.landed[receipt.position][receipt.place] == number
                 outcome = self.index.outcomes.of(mint(self.house.main.receipt_key, receipt))
-                assert outcome.state is State.VISIBLE, outcome
+                fails = (receipt.position, receipt.place) in failed
+                assert outcome.state is (State.FAILED if fails else State.VISIBLE), outcome
 
     def check_contents(self) -> None:
         """What there is now is what all that is applied comes to, in the log's order, each of it once."""
-        manifest = self.index.head.refresh()
+        replayed, manifest = self.replayed(), self.index.head.refresh()
+        namespaces = self.index.newest.get().namespaces
+        found = {
+            (namespaces.name(space or ""), name): values
+            for (space, name), (values, _) in contents(self.index).items()
+        }
+        assert found == replayed.rows
+        assert {*namespaces.identities} == replayed.namespaces
+        assert {(one.position, one.place) for one in manifest.failures} == replayed.failed
+
+    def replayed(self) -> Replayed:
+        """What all that is applied comes to."""
         applied = [
-            (position, place, number)
-            for position in range(1, manifest.applied_through + 1)
+            (Receipt(position, place), self.by_number[number])
+            for position in range(1, self.index.head.refresh().applied_through + 1)
             for place, number in enumerate(self.landed[position])
         ]
-        numbers = [number for _, _, number in applied]
+        numbers = [sent.number for _, sent in applied]
         assert len(set(numbers)) == len(numbers), "one mutation is there twice"
-        held: dict[str, list[float]] = {}
-        for position, place, number in applied:
-            sent = self.by_number[number]
-            if not self._is_duplicate(sent, Receipt(position, place)):
-                _replay(held, sent.changeset)
-        found = {name: values for (_, name), (values, _) in contents(self.index).items()}
-        assert found == held
-        assert manifest.failures == ()
+        counting = [(at, sent.changeset) for at, sent in applied if not self._is_duplicate(sent, at)]
+        return replay(self.house.main.key_scope, counting)
 
     def _is_duplicate(self, sent: Sent, receipt: Receipt) -> bool:
         if sent.key is None:
@@ -445,18 +461,6 @@ def landed(disk: SimulatedDisk, at: int, folder: str) -> Iterator[tuple[int, tup
             taken.add(position)
             entry = decode_entry(memoryview(contents_of[about[0]]), position)
             yield position, tuple(int(one.by[1:]) if one.by else 0 for one in entry.mutations)
-
-
-def _replay(held: dict[str, list[float]], changeset: Changeset) -> None:
-    names = changeset.ids.to_pylist()
-    if changeset.operation is Operation.DELETE:
-        for name in names:
-            held.pop(name, None)
-        return
-    assert changeset.vectors is not None
-    for name, values in zip(names, changeset.vectors.tolist(), strict=True):
-        if changeset.operation is Operation.UPSERT or name not in held:
-            held[name] = values
 
 
 def _is_refused(engine: Engine, token: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -240,3 +240,52 @@ def plainly_patched(target: Any, patch: Any) -> Any:
                 target[name] = plainly_patched(target.get(name), value)
         return target
     return patch
+
+
+def plain_of(changeset: Changeset) -> PlainMutation:
+    """A changeset as plain values; of one that deletes by a filter, the filter must be one that a PlainMutation can have."""
+    details = changeset.details
+    more: dict[str, Any] = {}
+    if (rename := details.rename) is not None:
+        more = {
+            "namespace": rename.namespace,
+            "new_namespace": rename.new_namespace,
+            "delete_existing": rename.delete_existing,
+        }
+    elif (selection := details.selection) is not None:
+        equal = None if selection.filter is None else float(selection.filter[2])
+        # 1 and true may be one to a door.
+        if equal is not None and (
+            selection.filter[:2] != ["in", FILTERED] or {*selection.filter[2:]} != {equal}
+        ):
+            raise ValueError(f"no filter of ours: {selection.filter}")
+        more = {"namespace": selection.namespace, "prefix": selection.prefix, "equal": equal}
+    return PlainMutation(
+        operation=changeset.operation,
+        rows=tuple(_plain_rows(changeset)),
+        scope=details.scope,
+        patch=details.patch,
+        **more,
+    )
+
+
+def _plain_rows(changeset: Changeset) -> Iterator[PlainRow]:
+    nothing = [None] * len(changeset)
+    namespaces, data, metadata = (
+        nothing if one is None else one.to_pylist()
+        for one in (changeset.namespaces, changeset.data, changeset.metadata)
+    )
+    for place, name in enumerate(changeset.ids.to_pylist()):
+        sparse = None
+        if changeset.sparse is not None:
+            indices, values = changeset.sparse.row(place)
+            sparse = tuple(zip(indices.tolist(), values.tolist(), strict=True))
+        given = metadata[place]
+        yield PlainRow(
+            id=name,
+            namespace=namespaces[place],
+            values=None if changeset.vectors is None else tuple(changeset.vectors[place].tolist()),
+            sparse=sparse,
+            data=data[place],
+            metadata=None if given is None else orjson.loads(given),
+        )

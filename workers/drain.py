@@ -31,6 +31,7 @@ from upwell.settings import Settings
 from upwell.shard.apply import Applied
 from upwell.shard.batch import Broken
 from upwell.shard.embedding import TextClaims
+from workers.embedding import Claims as TextsClaimed
 from workers.embedding import claiming
 from workers.engine import Drainable
 from workers.hold import Hold, renewed
@@ -198,7 +199,7 @@ class Drainer:
 
         async with claiming(redis, index_id) as claims:
             work = loop.run_in_executor(self._executor, apply, claims)
-            applied = await self._unless_it_hangs(work, index_id)
+            applied = await self._unless_it_hangs(work, index_id, claims)
         if applied is not None:
             reached(Step.DRAIN_COMMITTED)
             log.debug("batch applied", index=index_id, **asdict(applied))
@@ -207,13 +208,20 @@ class Drainer:
             reached(Step.DRAIN_TOLD)
         return applied
 
-    async def _unless_it_hangs(self, work: asyncio.Future[Applied | None], index_id: str) -> Applied | None:
+    async def _unless_it_hangs(
+        self, work: asyncio.Future[Applied | None], index_id: str, claims: TextsClaimed
+    ) -> Applied | None:
         """What comes of ``work``. If nothing does, this process ends itself: its thread, and what that has locked, cannot be had back.
 
-        A batch that takes so long could not be committed any more; the next worker counts it among the tries.
+        A batch that takes so long could not be committed any more, unless it is its texts that take long, of which more and more have
+        their vectors; the next worker counts it among the tries.
         """
         try:
-            done, _ = await asyncio.wait([work], timeout=self._hung_after_s)
+            while True:
+                signs = claims.signs
+                done, _ = await asyncio.wait([work], timeout=self._hung_after_s)
+                if done or claims.signs == signs:
+                    break
             if not done:
                 # We may only just have been woken ourselves.
                 done, _ = await asyncio.wait([work], timeout=WAKING_S)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from concurrent.futures import Executor
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import CancelledError, Executor
+from typing import Any, TypeVar
 
 import structlog
 from arq.connections import ArqRedis
@@ -35,38 +36,61 @@ from workers.hold import on_loop
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 #: A Redis that takes longer to answer is taken to be away.
 CALL_S = 2.0
+#: What calling it may raise while it is away, while its connections are being closed, or while this process ends.
+AWAY = (RedisError, OSError, TimeoutError, RuntimeError, CancelledError)
 #: So many workers are asked at once; who finds nothing to do is free again at once.
 ASKED = 8
 
 
 class Claims:
-    """TextClaims (upwell/shard/embedding.py) over Redis, for one batch or job. Its methods are called from a thread."""
+    """TextClaims (upwell/shard/embedding.py) over Redis, for one batch or job. Its methods are called from a thread.
+
+    Redis is asked until it fails us once: a batch may have a thousand entries with texts, and must not wait for it a thousand times. Nor
+    is it asked when the batch is over for everybody else: the thread of one that was cancelled may still be at it.
+    """
 
     def __init__(self, redis: ArqRedis, index_id: str, loop: asyncio.AbstractEventLoop) -> None:
         self._redis = redis
         self._index_id = index_id
         self._loop = loop
         self._held: list[str] = []
+        self._asks = True
+        #: How often it was said that the work goes on.
+        self.signs = 0
 
     def claim_texts(self, position: int) -> bool:
         """Is this entry ours to embed?"""
-        key = embed_claim_key(self._index_id, position)
-        try:
-            ours = on_loop(self._loop, mark(self._redis, key, EMBED_CLAIM_TTL_S), CALL_S)
-        except (RedisError, OSError, TimeoutError):
-            return True
-        if ours:
-            self._held.append(key)
-        return ours
+        return self._called(self._claim, embed_claim_key(self._index_id, position)) is not False
 
     def ask_for_embedding(self) -> None:
         """Enqueue jobs for those who have time, unless that was done a moment ago."""
+        self._called(self._ask)
+
+    def went_on(self) -> None:
+        """Some vectors more are made."""
+        self.signs += 1
+
+    def _called(self, what: Callable[..., Coroutine[Any, Any, T]], *arguments: str) -> T | None:
+        """Call Redis, from a thread; None if it is away."""
+        if not self._asks:
+            return None
         try:
-            on_loop(self._loop, self._ask(), CALL_S)
-        except (RedisError, OSError, TimeoutError) as error:
-            log.debug("no help with texts asked for", index=self._index_id, error=str(error))
+            return on_loop(self._loop, what(*arguments), CALL_S)
+        except AWAY as error:
+            self._asks = False
+            log.debug("texts are not shared", index=self._index_id, error=repr(error))
+            return None
+
+    async def _claim(self, key: str) -> bool:
+        # What is taken later than anybody waited for is given up with the rest.
+        ours = await mark(self._redis, key, EMBED_CLAIM_TTL_S)
+        if ours:
+            self._held.append(key)
+        return ours
 
     async def _ask(self) -> None:
         if not await mark(self._redis, embed_asked_key(self._index_id), EMBED_ASKED_TTL_S):
@@ -79,14 +103,21 @@ class Claims:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(EMBED_CLAIM_TTL_S / 3)
-            with contextlib.suppress(RedisError, OSError):
-                for key in list(self._held):
-                    await self._redis.expire(key, EMBED_CLAIM_TTL_S)
+            if not self._held:
+                continue
+            with contextlib.suppress(*AWAY):
+                async with asyncio.timeout(CALL_S), self._redis.pipeline(transaction=False) as pipe:
+                    for key in self._held:
+                        pipe.expire(key, EMBED_CLAIM_TTL_S)
+                    await pipe.execute(raise_on_error=False)
 
     async def _give_up(self) -> None:
-        with contextlib.suppress(RedisError, OSError):
-            if self._held:
-                await self._redis.delete(*self._held)
+        """Ask for nothing any more, and let go of what is claimed; what cannot be let go of now is nobody's soon."""
+        asks, self._asks = self._asks, False
+        if self._held and asks:
+            with contextlib.suppress(*AWAY):
+                async with asyncio.timeout(CALL_S):
+                    await self._redis.delete(*self._held)
 
 
 @contextlib.asynccontextmanager

@@ -22,8 +22,14 @@ T = TypeVar("T")
 def on_loop(
     loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T], timeout_s: float | None = None
 ) -> T:
-    """Run ``work`` on the loop, from another thread. Raises TimeoutError if it takes longer; then it goes on all the same."""
-    return asyncio.run_coroutine_threadsafe(work, loop).result(timeout_s)
+    """Run ``work`` on the loop, from another thread. Raises TimeoutError if it takes longer; then it goes on all the same. Raises
+    RuntimeError if the loop is closed."""
+    try:
+        done = asyncio.run_coroutine_threadsafe(work, loop)
+    except RuntimeError:
+        work.close()
+        raise
+    return done.result(timeout_s)
 
 
 class Hold:

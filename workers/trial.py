@@ -6,6 +6,7 @@ The trial does all that a drain does, on a store that reads like the real one an
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 import multiprocessing
 import os
@@ -27,6 +28,7 @@ from upwell.engine import Engine
 from upwell.errors import Unavailable, UpwellError
 from upwell.settings import Settings
 from upwell.shard.batch import Broken
+from upwell.shard.embedding import NoClaims
 from upwell.store import Store, open_store
 from upwell.streamed import Part, chunks_of
 
@@ -37,6 +39,7 @@ DEATHS_MIN = 3
 #: A hundred times what the largest batch takes. A search (poison.py) for what hangs must come to its end before its job's time is over.
 TRIAL_TIMEOUT_S = 120.0
 REASON_CHARACTERS_MAX = 500
+_CONTEXT = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Trials:
         self._index_id = index_id
         self._timeout_s = timeout_s
         self._pool: ProcessPoolExecutor | None = None
+        self._signs = _CONTEXT.RawValue(ctypes.c_uint64)
 
     async def __aenter__(self) -> Self:
         return self
@@ -116,9 +120,9 @@ class Trials:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 1,
-                multiprocessing.get_context("spawn"),
+                _CONTEXT,
                 initializer=_begin,
-                initargs=(os.getpid(), self._settings),
+                initargs=(os.getpid(), self._settings, self._signs),
             )
         try:
             child = await loop.run_in_executor(self._pool, os.getpid)
@@ -128,8 +132,7 @@ class Trials:
             raise Unavailable("a process for trials could not begin") from error
         answer = loop.run_in_executor(self._pool, _try, self._index_id, broken)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                return await asyncio.shield(answer)
+            return await self._answered(answer)
         except (TimeoutError, asyncio.CancelledError):
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
@@ -137,14 +140,37 @@ class Trials:
                 await answer
             raise
 
+    async def _answered(self, answer: asyncio.Future[str | None]) -> str | None:
+        """What a trial says. Raises TimeoutError if it takes too long, and makes no more vectors of texts either: a model may be slow."""
+        while True:
+            signs = self._signs.value
+            done, _ = await asyncio.wait([answer], timeout=self._timeout_s)
+            if done:
+                return await answer
+            if self._signs.value == signs:
+                raise TimeoutError
+
+
+class _Signs(NoClaims):
+    """For a trial, which works alone: tells whoever waits for it that it goes on."""
+
+    def __init__(self, signs: ctypes.c_uint64) -> None:
+        self._signs = signs
+
+    def went_on(self) -> None:
+        """Some vectors more are made."""
+        self._signs.value += 1
+
 
 #: In the child: what trials are made with.
 _engine: Engine | None = None
+_signs: _Signs | None = None
 
 
-def _begin(worker: int, settings: Settings) -> None:
+def _begin(worker: int, settings: Settings, signs: ctypes.c_uint64) -> None:
     """In a new process: open the store, and change nothing of it."""
-    global _engine  # noqa: PLW0603  a process of a pool has nowhere else to keep it
+    global _engine, _signs  # noqa: PLW0603  a process of a pool has nowhere else to keep them
+    _signs = _Signs(signs)
     begin_helper(worker, "upwell trial")
     # The worker says what comes of it.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -157,7 +183,7 @@ def _try(index_id: str, broken: Broken | None) -> str | None:
     """Apply the next entry or batch, without a trace; returns what went wrong. Raises Unavailable or Corrupt."""
     assert _engine is not None
     try:
-        _engine.apply_batch(index_id, lambda: True, broken=broken)
+        _engine.apply_batch(index_id, lambda: True, broken=broken, claims=_signs)
     except UpwellError:
         raise
     except Exception as error:  # noqa: BLE001  whatever it is, it is what is looked for

@@ -7,8 +7,10 @@ generation, which all its vectors carry; so a reader sees at once whose work it 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
+
+from tests.crash.door_history import DoorHistory
 
 #: Where a mutation lies: position of its entry, place in the entry.
 Receipt = tuple[int, int]
@@ -77,6 +79,11 @@ class Counts:
     replaced: int = 0
     skipped: int = 0
     deleted: int = 0
+    updated: int = 0
+
+    def as_mapping(self) -> dict[str, int]:
+        """By name."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,3 +158,4 @@ class History:
     answers: list[Answer] = field(default_factory=list)
     #: What processes printed that they should not have.
     printed: list[str] = field(default_factory=list)
+    door: DoorHistory = field(default_factory=DoorHistory)

@@ -18,6 +18,7 @@ WORKER = (
     "drain.",
     "batch.",
     "apply.",
+    "embed.",
     "segment.",
     "part.",
     "deletions.",

@@ -320,7 +320,7 @@ class Load:
             status = Status(
                 index=spec.name, front_end=slot.name, started=started, ended=now(), receipt=receipt,
                 state=one["state"], visible_through=one["visibleThrough"], error=one["error"],
-                counts=counts and Counts(*(counts[name] for name in ("inserted", "replaced", "skipped", "deleted"))),
+                counts=counts and Counts(*(counts[name] for name in ("inserted", "replaced", "skipped", "deleted", "updated"))),
             )  # fmt: skip
             self.world.history.statuses.append(status)
         return str(one["state"])

@@ -35,6 +35,7 @@ def table(report: Report) -> str:
         f"reads              {len(history.reads)}: "
         + ", ".join(f"{n} {kind}" for kind, n in reads.most_common()),
         f"statuses           {len(history.statuses)}",
+        f"Upstash door       {_door(report)}",
         f"webhook messages   {sum(map(len, history.told.values()))}, gaps: {sum(history.gaps.values())}",
         "",
         "kills by step",
@@ -50,6 +51,17 @@ def table(report: Report) -> str:
         lines += ["", *report.wrong[:WRONG_SHOWN]]
         lines += [f"… and {len(report.wrong) - WRONG_SHOWN} more"] if len(report.wrong) > WRONG_SHOWN else []
     return "\n".join(lines)
+
+
+def _door(report: Report) -> str:
+    door = report.history.door
+    acknowledged = sum(one.receipt is not None for one in door.writes)
+    counted = sum(one.counted is not None for one in door.writes)
+    kinds = Counter(one.mutation.operation.value for one in door.logged)
+    said = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+    return (
+        f"{acknowledged} acknowledged, {counted} of them with counts, {len(door.reads)} reads; logged {said}"
+    )
 
 
 def _commits(report: Report) -> int:

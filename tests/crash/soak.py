@@ -28,6 +28,7 @@ from tests.crash.processes import Slot
 from tests.crash.report import table
 from tests.crash.run import Plan, run
 from tests.crash.world import World
+from upwell.custody.objects import KINDS
 from upwell.failpoint import arm
 
 EVERY_S = 2.0
@@ -46,20 +47,6 @@ TOLERANCES: dict[str, tuple[float, float]] = {
 WRITES = "mutations in 10 s"
 #: What lies in the store for a grace period, and what is mapped of it, is in proportion to what was written a moment ago.
 AS_MUCH_AS_IS_WRITTEN = frozenset({"files", "bytes", "open files", "maps"})
-#: Kinds of objects that an index has; each is counted by itself as well.
-KINDS = (
-    "log",
-    "manifest",
-    "segment",
-    "deletions",
-    "payload",
-    "request",
-    "part",
-    "delivery",
-    "webhook",
-    "failed",
-    "failures",
-)
 #: What a disk may do to those that live on, one at a time and only for a while.
 DISK_FAULTS = (
     "disk.sync error:EIO 0.3",

@@ -24,3 +24,5 @@ def test_no_promise_breaks_while_everything_is_killed() -> None:
     assert 0 < sum(report.killer.by_step.values()) < report.killer.kills, said
     assert sum(bool(one.receipts) for one in report.history.writes) > 20, said
     assert len(report.history.reads) > 20, said
+    door = report.history.door
+    assert len(door.reads) > 20 and sum(one.receipt is not None for one in door.writes) > 10, said

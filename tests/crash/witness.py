@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tests.crash.door_history import DoorLogged
 from tests.crash.history import Applied, Counts, Logged, Operation
+from tests.plain_index import plain_of
 from upwell.changeset import Changeset
 from upwell.changeset import Operation as Kind
 from upwell.engine import Engine, Index
 from upwell.errors import NotFound
+from upwell.log.entry import Entry
 from upwell.manifest import MutationResult
 
 EVERY_S = 0.05
@@ -32,7 +35,8 @@ OPERATIONS: dict[Kind, Operation] = {
 @dataclass(slots=True)
 class _Followed:
     index: Index
-    members: int
+    #: None: it is written to at the Upstash door.
+    members: int | None
     position: int = 0
     version: int = 1
 
@@ -46,13 +50,14 @@ class Witness(threading.Thread):
         self._followed: dict[str, _Followed] = {}
         self._halt = threading.Event()
         self.logged: list[Logged] = []
+        self.door_logged: list[DoorLogged] = []
         self.applied: list[Applied] = []
         #: Why it knows less than it should.
         self.failure: str | None = None
         self.slowest_s = 0.0
 
-    def follow(self, name: str, members: int) -> Index:
-        """Read along in an index from now on; it must be new."""
+    def follow(self, name: str, members: int | None) -> Index:
+        """Read along in an index from now on; it must be new. ``members`` None: it is written to at the Upstash door."""
         index = self._engine.find("default", name)
         self._followed[name] = _Followed(index, members)
         return index
@@ -86,16 +91,20 @@ class Witness(threading.Thread):
     def _read_entry(self, name: str, followed: _Followed) -> None:
         entry = followed.index.log.read(followed.position)
         for place, mutation in enumerate(entry.mutations):
+            if followed.members is None:
+                changeset = self._changeset(entry, place)
+                found = DoorLogged(
+                    index=name, receipt=(followed.position, place), mutation=plain_of(changeset)
+                )
+                self.door_logged.append(found)
+                continue
             group, generation, whole = "", 0, True
             if mutation.metadata_index is not None:
                 # Whoever deletes the index of a property has the number after that of its creator.
                 deletes = mutation.operation is Kind.DELETE_METADATA_INDEX
                 generation = int(mutation.metadata_index.property.removeprefix("p")) + deletes
             else:
-                try:
-                    changeset = entry.changeset(place, self._engine.store.read)
-                except NotFound:
-                    raise AssertionError("the witness was slower than the collectors") from None
+                changeset = self._changeset(entry, place)
                 group, generation, whole = described(changeset, followed.members)
             self.logged.append(
                 Logged(
@@ -107,6 +116,12 @@ class Witness(threading.Thread):
                     whole=whole,
                 )
             )
+
+    def _changeset(self, entry: Entry, place: int) -> Changeset:
+        try:
+            return entry.changeset(place, self._engine.store.read)
+        except NotFound:
+            raise AssertionError("the witness was slower than the collectors") from None
 
 
 def described(changeset: Changeset, members: int) -> tuple[str, int, bool]:
@@ -126,7 +141,7 @@ def _applied(name: str, version: int, one: MutationResult) -> Applied:
         index=name,
         version=version,
         receipt=(one.position, one.place),
-        counts=Counts(one.inserted, one.replaced, one.skipped, one.deleted),
+        counts=Counts(one.inserted, one.replaced, one.skipped, one.deleted, one.updated),
         duplicate=one.duplicate,
         error=one.error,
     )

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
+import json
 import os
 import random
+import re
 import signal
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +24,7 @@ import orjson
 from tests.crash.history import Answer, History
 from tests.crash.processes import Kind, Processes, Slot
 from tests.crash.witness import Witness
+from tests.embedding_server import DIMENSIONS, embedding_server
 from tests.service import TOKEN
 from upwell.clock import SystemClock
 from upwell.doorbell.embedded import EmbeddedValkey
@@ -34,6 +38,7 @@ HANG_S = 90.0
 SETTINGS = {
     "grace_s": "3",
     "results_s": "6",
+    "failed_s": "15",
     "idempotency_s": "15",
     "lease_ttl_s": "1",
     "sweep_interval_s": "0.3",
@@ -45,6 +50,8 @@ SETTINGS = {
     "recall": "1",
     "webhook_private_addresses": "true",
     "poll_delay_s": "0.02",
+    # However long the embedding server is away, nothing fails for it.
+    "embedding_patience_s": "600",
 }
 NDJSON = "application/x-ndjson"
 #: Somebody died, or is away, or a disk failed: whatever was asked for may have been done, or not.
@@ -98,8 +105,17 @@ class World:
     async def __aenter__(self) -> Self:
         data = self.folder / "data"
         data.mkdir()
+        self._embedding = embedding_server()
+        self.model = self._embedding.__enter__()
         self.valkey = EmbeddedValkey(self.folder / "valkey")
         self.valkey.start()
+        letters = {
+            "url": self.model.url,
+            "model": "letters",
+            "dimensions": DIMENSIONS,
+            "tries_max": 2,
+            "timeout_s": 2,
+        }
         mine = {f"UPWELL_{name.upper()}": value for name, value in self._settings.items()} | {
             "UPWELL_REDIS": self.valkey.url,
             "UPWELL_DATA": str(data),
@@ -107,6 +123,7 @@ class World:
             "UPWELL_TOKEN": TOKEN,
             "UPWELL_LOG_LEVEL": "warning",
             "UPWELL_LOG_FORMAT": "json",
+            "UPWELL_EMBEDDING_MODELS": json.dumps({"LETTERS": letters}),
         }
         self.processes = Processes(self.folder, mine, fresh=self._fresh)
         await self.processes.__aenter__()
@@ -130,6 +147,7 @@ class World:
         if self.witness.is_alive():
             self.witness.stop()
         self.valkey.stop()
+        self._embedding.__exit__(None, None, None)
 
     async def begin(self, slots: dict[str, Kind], specs: tuple[Spec, ...] = SPECS) -> None:
         """Start processes, by the names of their slots, and make the indexes, in peace."""
@@ -139,12 +157,19 @@ class World:
             await self.make(spec.name, spec)
             self.history.members[spec.name] = spec.members
             self.indexes[spec.name] = self.witness.follow(spec.name, spec.members)
-        self.witness.start()
 
-    async def make(self, name: str, spec: Spec) -> tuple[int, Any]:
+    async def begin_door(self, spec: Spec, created: Mapping[str, Any]) -> None:
+        """Make an index that is written to at the Upstash door; ``created`` is what is said of it besides."""
+        status, envelope = await self.make(spec.name, spec, **created)
+        assert status == 200, envelope
+        self.history.door.indexes[spec.name] = "embeddingModel" in created
+        self.indexes[spec.name] = self.witness.follow(spec.name, None)
+
+    async def make(self, name: str, spec: Spec, **more: Any) -> tuple[int, Any]:
         """Create an index."""
         config = {"dimensions": spec.dimensions, "metric": "euclidean"}
-        return await self.call("create", "POST", "", {"name": name, "config": config, "shards": spec.shards})
+        body = {"name": name, "config": config, "shards": spec.shards, **more}
+        return await self.call("create", "POST", "", body)
 
     def front_end(self) -> Slot | None:
         """Any that can be asked just now."""
@@ -167,15 +192,32 @@ class World:
         """
         slot = at or await self.any_front_end()
         url = f"{slot.url}/client/v4/accounts/default/vectorize/v2/indexes{path}"
-        data = None
-        if body is not None:
-            data = io.BytesIO(body if isinstance(body, bytes) else orjson.dumps(body))
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if isinstance(body, dict):
             sent["Content-Type"] = "application/json"
+        status, envelope, _ = await self._exchange(slot, method, url, body, sent)
+        self.outcomes[what, str(status or "none")] += 1
+        return status, envelope
+
+    async def door(
+        self, slot: Slot, index: str, command: str, body: Any
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """One request at the Upstash door. Returns status, what it says, and headers; status 0: as with ``call``."""
+        found = await self._exchange(slot, "POST", f"{slot.url}/upstash/default/{index}/{command}", body, {})
+        self.outcomes[f"door {re.split('[/?]', command)[0]}", str(found[0] or "none")] += 1
+        return found
+
+    async def _exchange(
+        self, slot: Slot, method: str, url: str, body: Any, sent: dict[str, str]
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        data = None
+        if body is not None:
+            data = io.BytesIO(body if isinstance(body, bytes) else orjson.dumps(body))
         status, envelope, problem = 0, None, ""
+        headers: Mapping[str, str] = {}
         try:
             async with self._http.request(method, url, data=data, headers=sent) as answer:
+                headers = answer.headers
                 status, text = answer.status, await answer.read()
                 if answer.content_type == NDJSON:
                     envelope = {"lines": [orjson.loads(line) for line in text.splitlines()]}
@@ -190,9 +232,10 @@ class World:
         if status == 500 or (status and not isinstance(envelope, dict)):
             problem = problem or f"{status}: {envelope}"
         if problem:
-            self.history.answers.append(Answer(slot.name, f"{method} {path}", problem))
-        self.outcomes[what, str(status or "none")] += 1
-        return status, envelope
+            self.history.answers.append(
+                Answer(slot.name, f"{method} {url.removeprefix(slot.url or '')}", problem)
+            )
+        return status, envelope, headers
 
     def wrong(self, slot: Slot | None, request: str, said: object) -> None:
         """Write down an answer that should not have been given."""

@@ -44,6 +44,33 @@ async def test_a_server_that_is_away_fails_a_command_and_not_the_connecting(url:
     await redis.aclose()
 
 
+@pytest.mark.parametrize(
+    "scheme", ["redis://127.0.0.1:1/0", "rediss://127.0.0.1:1/0", "unix:///nowhere.sock"]
+)
+async def test_a_connection_that_closes_amid_a_command_is_one_that_is_away(
+    server: ValkeyServer, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop raises RuntimeError for a transport that the other side has closed a moment ago, and a task that listens would end of it."""
+
+    async def closed(*_: object) -> None:
+        raise RuntimeError(
+            "unable to perform operation on <UnixTransport closed=True>; the handler is closed"
+        )
+
+    redis = connect(scheme)
+    ours, pool = redis.connection_pool.connection_class, connect(server.url)
+    assert await pool.ping()
+    connection = await pool.connection_pool.get_connection()
+    for sort in (ours, type(connection)):
+        monkeypatch.setattr(sort, "_send_packed_command", closed)
+    with pytest.raises(RedisError):
+        await connection.send_command("PING")
+    assert not connection.is_connected
+    assert issubclass(ours, type(connection).__mro__[1])
+    for one in (redis, pool):
+        await one.aclose(close_connection_pool=True)
+
+
 async def test_a_job_is_json_and_names_the_index_only(server: ValkeyServer) -> None:
     redis = connect(server.url)
     await enqueue_drain(redis, "a1")

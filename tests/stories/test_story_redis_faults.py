@@ -26,6 +26,7 @@ from upwell.doorbell.keys import (
     COMMITTED_CHANNEL,
     COMPACTION_QUEUE,
     DRAIN_QUEUE,
+    EMBED_QUEUE,
     applying_key,
     drain_job_id,
     generation_key,
@@ -297,6 +298,7 @@ POISONS: dict[str, Callable[[str], str]] = {
     "tries": tries_key,
     "queue": lambda _: DRAIN_QUEUE,
     "queue of merges": lambda _: COMPACTION_QUEUE,
+    "queue of texts": lambda _: EMBED_QUEUE,
 }
 
 
@@ -326,7 +328,7 @@ def test_what_we_never_said_in_queues_and_on_the_channel(service: Service) -> No
     with going(service) as now, client(service.valkey) as admin:
         for said in (b"\xff", b"[]", b"{}", b'{"index_id":{},"version":"x","through":null}'):
             say(admin, "PUBLISH", COMMITTED_CHANNEL, said)
-        for queue in (DRAIN_QUEUE, COMPACTION_QUEUE):
+        for queue in (DRAIN_QUEUE, COMPACTION_QUEUE, EMBED_QUEUE):
             poisoned(now, admin, queue, "member")
 
 

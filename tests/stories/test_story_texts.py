@@ -151,3 +151,48 @@ def test_a_worker_that_is_killed_while_it_waits_for_vectors_loses_nothing(
     for mutation in mutations:
         index.visible(mutation)
     assert len(index.fetch(*(f"t{number}" for number in range(20)))) == 20
+
+
+def test_a_model_that_hangs_does_not_hold_a_worker_that_is_told_to_stop(
+    service: Service, model: EmbeddingServer
+) -> None:
+    api = service.apis[0]
+    model.answer = model.hang
+    mutation = send(api, ("a", "one"))
+    for _ in until(20):
+        if model.asked:
+            break
+    for worker in service.workers:
+        worker.terminate()
+    # One of them may only have been starting, and dies of the signal; it is not the one that waits for the model.
+    ends = {worker.wait(25) for worker in service.workers}
+    assert 0 in ends and ends <= {0, -signal.SIGTERM}
+    model.answer = there
+    service.start_worker()
+    api.index("texts").visible(mutation)
+
+
+@pytest.mark.slow
+def test_redis_goes_while_texts_become_vectors_and_all_are_made(
+    service: Service, model: EmbeddingServer
+) -> None:
+    """Claims, and those who were asked to help, are forgotten: whoever is at it makes them by himself."""
+    api = service.apis[0]
+    asked, goes_on = threading.Event(), threading.Event()
+
+    def held(question: Asked) -> Answer:
+        asked.set()
+        goes_on.wait(60)
+        return there(question)
+
+    model.answer = held
+    mutations = [send(api, (f"t{number}", f"text {number}")) for number in range(10)]
+    assert asked.wait(20)
+    service.valkey.stop()
+    mutations += [send(api, (f"t{number}", f"text {number}")) for number in range(10, 20)]
+    model.answer = there
+    goes_on.set()
+    service.valkey.start()
+    for mutation in mutations:
+        api.index("texts").visible(mutation)
+    assert len(api.index("texts").fetch(*(f"t{number}" for number in range(20)))) == 20

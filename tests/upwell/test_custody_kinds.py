@@ -12,7 +12,8 @@ import pytest
 
 from tests.custody_house import engine_on, holds
 from tests.dict_store import DictStore
-from tests.making import Client, delete, drain
+from tests.house_mutations import MODEL, FakeModel, as_texts, vector_of
+from tests.making import Client, contents, delete, drain
 from upwell.catalog.names import NewIndex
 from upwell.catalog.record import write_record
 from upwell.changeset import (
@@ -30,11 +31,12 @@ from upwell.custody.check import check_store
 from upwell.custody.findings import Finding, Severity
 from upwell.custody.restore import restore_backup
 from upwell.engine import Engine, Index
-from upwell.errors import Unavailable
+from upwell.errors import ModelAway, Unavailable
 from upwell.format import Kind, pack
 from upwell.kinds import IndexKind
 from upwell.outcome import State
 from upwell.query.scan import Scan
+from upwell.shard.embedding import NoClaims
 from upwell.shard.filter import Glob, filter_to_json
 from upwell.shard.metric import Metric
 from upwell.shard.rows import SegmentRows
@@ -181,6 +183,45 @@ def test_what_is_merged_stays_what_it_was(engine: Engine, kind: IndexKind) -> No
             merged += 1
     assert merged and holds(index) == before and problems(engine) == []
     assert all(live.deleted is None for live in index.newest.get().segments())
+
+
+def test_texts_that_wait_in_a_backup_get_their_vectors_where_it_is_restored(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """What is made of them already is left behind: it can be made again, and names a log that is another's."""
+    new = NewIndex(
+        name="texts", description=None, dimensions=2, metric=Metric.DOT_PRODUCT, shards=2,
+        key_scope=KeyScope.NAMESPACE, embedding_model=MODEL,
+    )  # fmt: skip
+    engine.catalog.create("default", new)
+    index, ids = engine.find("default", "texts"), ["v0", "v1"]
+    engine.__dict__["models"] = FakeModel()
+    client = Client(index)
+    client.append(rows(index, ids, "a"), renamed("a", "was-a"))
+    drain(engine, index)
+    given = replace(rows(index, ids, "was-a"), data=pa.array(["one", "three"]))
+    for namespaces in (given.namespaces, None):
+        client.append(as_texts(replace(given, namespaces=namespaces)))
+    assert engine.embed_ahead(index.record.id, NoClaims()) == 2
+    assert problems(engine) == []
+    path, _ = take_backup(engine.store, index.record, tmp_path, engine.clock)
+    assert check_archive(path).clean
+    other = engine_on({})
+    other.__dict__["models"] = model = FakeModel()
+    record = restore_backup(
+        path, other.store, other.catalog, other.clock, other.settings.grace_s, account=None, name="again"
+    )
+    again = other.find("default", "again")
+    assert record.embedding_model == MODEL and problems(other) == []
+    model.away = lambda: True
+    with pytest.raises(ModelAway):
+        drain(other, again)
+    model.away = lambda: False
+    drain(other, again)
+    drain(engine, index)
+    assert holds(again) == holds(index) and problems(other) == problems(engine) == []
+    assert names_of(again) == {"was-a": 2, "": 2}
+    assert {tuple(values) for values, _ in contents(again).values()} == {vector_of("one"), vector_of("three")}
 
 
 def test_a_backup_needs_its_table_of_namespaces(engine: Engine, tmp_path: Path) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from structlog.testing import capture_logs
 
 from tests.making import Client, HandClock, contents, drain, make_engine, upsert
 from upwell.catalog.names import NewIndex
-from upwell.changeset import Changeset, Details, KeyScope, Matrix, Operation
+from upwell.changeset import Changeset, Details, KeyScope, Matrix, Operation, Rename, without_rows
 from upwell.engine import Engine, Index
-from upwell.errors import ModelAway, TextRefused, Unavailable
+from upwell.errors import Fenced, ModelAway, TextRefused, Unavailable
 from upwell.kinds import IndexKind
 from upwell.outcome import State
 from upwell.shard import embedding
@@ -32,9 +33,12 @@ class FakeModel:
     texts_at_once: int = 3
     away: bool = False
     calls: list[list[str]] = field(default_factory=list)
+    #: What happens while it is at it.
+    meanwhile: Callable[[], object] = lambda: None
 
     def embed(self, texts: Sequence[str]) -> Matrix:
         self.calls.append(list(texts))
+        self.meanwhile()
         if self.away:
             raise ModelAway("the model is away")
         if any("bad" in text for text in texts):
@@ -137,6 +141,21 @@ def test_a_refused_text_fails_its_whole_mutation_and_no_other(house: House) -> N
     assert house.state(bad) == (State.FAILED, "the text of item 1 was refused: too bad")
 
 
+def test_an_operator_is_told_of_what_he_should_look_at_and_not_of_a_name_that_is_taken(house: House) -> None:
+    rename = Rename(namespace="nobody", new_namespace="a")
+    wrong = without_rows(Operation.RENAME_NAMESPACE, Details(scope=KeyScope.NAMESPACE, rename=rename))
+    house.client.append(wrong)
+    with capture_logs() as logs:
+        drain(house.engine, house.index)
+    assert [one["log_level"] for one in logs if one["event"] == "mutations failed"] == ["info"]
+    house.client.append(wrong, texts(("b", "bad")))
+    with capture_logs() as logs:
+        drain(house.engine, house.index)
+    (told,) = [one for one in logs if one["event"] == "mutations failed"]
+    assert (told["log_level"], told["count"], told["first"]) == ("error", 2, (2, 1))
+    assert told["error"] == "the text of item 0 was refused: too bad"
+
+
 def test_what_comes_before_a_text_is_applied_while_the_model_is_away(house: House) -> None:
     house.model.away = True
     (plain,) = house.client.append(upsert(("p", (1, 2))))
@@ -209,7 +228,7 @@ class OneOther:
     def __init__(self, *others: int) -> None:
         self.others = set(others)
         self.claimed: list[int] = []
-        self.asked = 0
+        self.asked = self.signs = 0
 
     def claim_texts(self, position: int) -> bool:
         if position in self.others:
@@ -219,6 +238,9 @@ class OneOther:
 
     def ask_for_embedding(self) -> None:
         self.asked += 1
+
+    def went_on(self) -> None:
+        self.signs += 1
 
 
 def test_texts_are_embedded_ahead_once_and_then_only_read(house: House) -> None:
@@ -262,6 +284,48 @@ def test_what_another_is_making_is_waited_for(house: House, monkeypatch: pytest.
     house.engine.apply_batch(house.index.record.id, lambda: True, claims=later)
     assert later.asked == 1
     assert sorted(values(house)) == ["a"]
+
+
+def test_a_model_may_take_longer_than_versions_are_kept(house: House) -> None:
+    """What was known of the newest version before is good for nothing then, and the batch must not be made over and over again."""
+    house.model.meanwhile = lambda: house.clock.pass_s(house.engine.settings.grace_s)
+    house.client.append(texts(("a", "one"), ("b", "two")))
+    claims = OneOther()
+    assert house.engine.apply_batch(house.index.record.id, lambda: True, claims=claims) is not None
+    assert values(house).keys() == {"a", "b"}
+    assert claims.signs == 1, "whoever waits for it is told"
+
+
+def test_what_took_long_outlives_the_batch_that_it_was_made_for(house: House) -> None:
+    house.model.meanwhile = lambda: house.clock.pass_s(embedding.KEPT_AFTER_S + 1)
+    house.client.append(texts(("a", "one")))
+    for _ in range(3):
+        with pytest.raises(Fenced):
+            house.engine.apply_batch(house.index.record.id, lambda: False)
+    drain(house.engine, house.index)
+    assert values(house) == {"a": [3, ord("o")]} and house.model.calls == [["one"]]
+
+
+def test_what_others_commit_meanwhile_costs_no_vectors_unless_it_is_the_same_batch(
+    house: House, tmp_path: Path
+) -> None:
+    other = make_engine(tmp_path, clock=house.clock)
+    other.__dict__["models"] = Models(FakeModel())
+
+    def a_version_like_the_last() -> None:
+        before = house.index.head.refresh()
+        after = before.model_copy(update={"version": before.version + 1, "writer": "0" * 32})
+        house.index.head.chain.commit(before, after, (), house.clock.monotonic())
+
+    house.model.meanwhile = a_version_like_the_last
+    house.client.append(texts(("a", "one")))
+    assert house.engine.apply_batch(house.index.record.id, lambda: True) is not None
+    assert house.model.calls == [["one"]]
+    house.model.meanwhile = lambda: other.apply_batch(house.index.record.id, lambda: True)
+    house.client.append(texts(("b", "two")))
+    with pytest.raises(Fenced, match="another worker applied it"):
+        house.engine.apply_batch(house.index.record.id, lambda: True)
+    assert values(house).keys() == {"a", "b"}
 
 
 def test_a_damaged_copy_of_vectors_is_made_again(house: House) -> None:

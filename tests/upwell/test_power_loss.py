@@ -21,7 +21,8 @@ from upwell.ids import numbered
 from upwell.log.receipt import PLACES_MAX, Receipt, mint
 from upwell.log.request import Request
 from upwell.outcome import State
-from upwell.store import DirectoryStore
+from upwell.store import DirectoryStore, Store, create_own
+from upwell.streamed import Part
 from upwell.webhook.model import Event
 
 #: What chance a name that was not synced has to survive: none, all, and each its own.
@@ -45,6 +46,11 @@ def lived(seed: int, actions: int, pretends: frozenset[str] = frozenset(), neste
     return house
 
 
+def linked(house: House) -> set[str]:
+    """In which folders of an index objects have come to be."""
+    return {change[2].parent.name for change in house.disk.journal if change[0] == "link"}
+
+
 def cut(house: House, at: int, survive: float, *, lives_on: bool) -> None:
     """Cut the power behind so many changes, and see what is left."""
     left = house.disk.after_power_loss(at, random.Random(f"{at} {survive}"), survive)
@@ -55,8 +61,11 @@ def cut(house: House, at: int, survive: float, *, lives_on: bool) -> None:
 
 
 def test_whenever_the_power_fails_nothing_promised_is_lost() -> None:
-    house = lived(3, 22)
+    house = lived(16, 22)
     assert len(house.acknowledged) >= 10 and len(house.promises) >= 8
+    assert {"namespaces", "embedded", "deletions", "request", "webhook"} <= linked(house), (
+        "nothing much happened"
+    )
     for at in range(house.promises[0].made_at, house.now + 1):
         cut(house, at, SURVIVE[at % 3], lives_on=at % 40 == 0)
 
@@ -80,6 +89,29 @@ def test_whenever_the_power_fails_in_many_lives(
 def test_a_disk_that_only_pretends_to_sync_is_found_out(pretends: str) -> None:
     """The check can fail: without any one sort of fsync something promised is lost."""
     house = lived(3, 22, frozenset({pretends}))
+    with pytest.raises(AssertionError):
+        cut(house, house.now, 0.0, lives_on=False)
+
+
+@pytest.mark.parametrize("left_out", ["sync", "sync_folder"])
+def test_a_table_of_namespaces_that_does_not_last_is_found_out(
+    left_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is with what a version names: here its bytes, or its name, are never made to last, and a commit names it all the same."""
+    disk = SimulatedDisk()
+
+    def carelessly(store: Store, key: str, *parts: Part) -> None:
+        begun = len(disk.journal)
+        create_own(store, key, *parts)
+        disk.journal[begun:] = [change for change in disk.journal[begun:] if change[0] != left_out]
+
+    monkeypatch.setattr("upwell.manifest.namespaces.create_own", carelessly)
+    house = House(disk, random.Random(1), nested=0)
+    one = house.processes[0]
+    house.send(one, upsert(("x", (1, 1), "a")))
+    assert one.engine.apply_batch(house.main.id, lambda: True) is not None
+    disk.hook = None
+    assert "namespaces" in linked(house)
     with pytest.raises(AssertionError):
         cut(house, house.now, 0.0, lives_on=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -252,6 +253,31 @@ async def test_a_batch_that_ends_just_as_its_worker_wakes_does_not_hang(
     with ThreadPoolExecutor(1) as executor:
         drainer = Drainer(
             engine, Settings(), SystemClock(), executor, trials=chosen, hung_after_s=0.1, end=end
+        )
+        await drainer.drain(redis, "a1")
+    assert engine.through("a1") == 3 * BATCH
+
+
+async def test_a_batch_whose_texts_take_long_does_not_hang(
+    engine: PoisonedEngine, trials: FakeTrials, redis: ArqRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as vectors are made, however slowly."""
+    monkeypatch.setattr("workers.drain.WAKING_S", 0.1)
+    chosen, slow = cast("Callable[[str], Trials]", lambda _: trials), engine.apply_batch
+
+    def slowly(*how: Any, claims: TextClaims) -> Any:
+        for _ in range(12 if engine.calls == 0 else 0):
+            time.sleep(0.1)
+            claims.went_on()
+        return slow(*how, claims=claims)
+
+    def end() -> None:
+        raise AssertionError("it was not hanging")
+
+    monkeypatch.setattr(engine, "apply_batch", slowly)
+    with ThreadPoolExecutor(1) as executor:
+        drainer = Drainer(
+            engine, Settings(), SystemClock(), executor, trials=chosen, hung_after_s=0.4, end=end
         )
         await drainer.drain(redis, "a1")
     assert engine.through("a1") == 3 * BATCH

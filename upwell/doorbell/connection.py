@@ -5,12 +5,15 @@ Making a connection object never talks to the server; it may be away then, or at
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import orjson
 from arq.connections import ArqRedis, RedisSettings
-from redis.asyncio import ConnectionPool
+from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from upwell.doorbell.keys import DRAIN_QUEUE
 from upwell.errors import Invalid
@@ -20,6 +23,39 @@ CONNECT_S = 2.0
 #: No command of ours blocks for longer on a healthy server.
 COMMAND_S = 5.0
 SCHEMES = ("redis://", "rediss://", "unix://")
+
+
+class _Translating(AbstractConnection):
+    """A connection that was closed from the other side amid a command fails as all that are away do: uvloop says RuntimeError, and nobody
+    who calls Redis expects that."""
+
+    async def send_packed_command(
+        self, command: bytes | str | Iterable[bytes], check_health: bool = True
+    ) -> None:
+        try:
+            await super().send_packed_command(command, check_health)
+        except RuntimeError as error:
+            raise RedisConnectionError(f"the connection is closed: {error}") from error
+
+
+class _Tcp(_Translating, Connection):
+    pass
+
+
+class _Tls(_Translating, SSLConnection):
+    pass
+
+
+class _Local(_Translating, UnixDomainSocketConnection):
+    pass
+
+
+#: Ours, by the sort that an address calls for.
+_OURS: dict[Any, type[AbstractConnection]] = {
+    Connection: _Tcp,
+    SSLConnection: _Tls,
+    UnixDomainSocketConnection: _Local,
+}
 
 
 def redis_settings(url: str) -> RedisSettings:
@@ -42,6 +78,7 @@ def connect(url: str) -> ArqRedis:
         socket_timeout=COMMAND_S,
         **({} if url.startswith("unix://") else {"socket_connect_timeout": CONNECT_S}),
     )
+    pool.connection_class = _OURS[pool.connection_class]
     redis = ArqRedis(
         connection_pool=pool,
         job_serializer=serialize,

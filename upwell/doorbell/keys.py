@@ -47,7 +47,7 @@ MERGE_TRIES_TTL_S = 60
 
 ASKED_TTL_S = 5
 CLAIM_TTL_S = 600
-EMBED_CLAIM_TTL_S = 9
+EMBED_CLAIM_TTL_S = 3
 EMBED_ASKED_TTL_S = 1
 
 #: Keys that may stay without a time to live: the queues themselves.

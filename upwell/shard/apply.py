@@ -104,8 +104,6 @@ class Applier:
         away, Corrupt when the index itself cannot be read.
         """
         with self._lock:
-            # Before the look, and our own: the head's may be renewed by another thread for a version newer than our view.
-            known_newest_at = self._clock.monotonic()
             view = self._newest.get()
             batch = self._reader.next(view.manifest.applied_through, broken)
             if not batch:
@@ -114,6 +112,7 @@ class Applier:
             shared = sharing is not None and sum(one.rows for one in batch) >= SHARED_ROWS_MIN
             behind = self._reader.goes_on_after(batch[-1].position)
             batch = self._embedding.completed(batch, claims or NoClaims(), keep=shared, behind=behind)
+            known_newest_at, view = self._looked_again(view)
             applying(batch[-1].position)
             left_out = tuple((one.position, one.place) for one in batch if one.is_left_out)
             declared, batch = declare(view.manifest.metadata_indexes, batch, self._metadata_indexes_max)
@@ -168,6 +167,16 @@ class Applier:
     def unembedded(self) -> Iterator[list[Pending]]:
         """The entries that are not applied, and whose texts, if they have any, have no vectors yet."""
         return self._reader.unembedded_after(self._newest.head.refresh().applied_through)
+
+    def _looked_again(self, before: View) -> tuple[float, View]:
+        """The newest view, and when it was looked for: making vectors may have taken longer than what is known of a version is good for, and
+        merges may have been committed meanwhile. Raises Fenced if somebody else has applied the batch."""
+        # Before the look, and our own: the head's may be renewed by another thread for a version newer than our view.
+        known_newest_at = self._clock.monotonic()
+        view = self._newest.get()
+        if view.manifest.applied_through != before.manifest.applied_through:
+            raise Fenced("another worker applied it meanwhile", index=self._record.id)
+        return known_newest_at, view
 
     def _write(
         self,
@@ -282,12 +291,10 @@ class Applier:
         failed = _failed(batch)
         if not failed:
             return
-        first, reason = failed[0]
-        # A name that is taken, or is none: its sender is told, and the operator has nothing to do.
-        names = {Operation.RENAME_NAMESPACE, Operation.CREATE_METADATA_INDEX}
-        usual = all(one.mutation is not None and one.mutation.operation in names for one, _ in failed)
+        unusual = [(one, reason) for one, reason in failed if not _is_usual(one)]
+        first, reason = (unusual or failed)[0]
         log.log(
-            logging.INFO if usual else logging.ERROR,
+            logging.ERROR if unusual else logging.INFO,
             "mutations failed",
             index=self._record.id,
             count=len(failed),
@@ -299,6 +306,12 @@ class Applier:
 def _failed(batch: Sequence[Pending]) -> list[tuple[Pending, str]]:
     """The mutations that cannot be applied, and why."""
     return [(one, one.error) for one in batch if one.error is not None]
+
+
+def _is_usual(one: Pending) -> bool:
+    """Has it failed for a name that is taken, or is none? Then its sender is told, and the operator has nothing to do."""
+    names = {Operation.RENAME_NAMESPACE, Operation.CREATE_METADATA_INDEX}
+    return one.mutation is not None and one.mutation.operation in names
 
 
 def _newest_by(before: Manifest, batch: Sequence[Pending]) -> tuple[NewestBy, ...]:

@@ -31,6 +31,8 @@ log = structlog.get_logger()
 
 #: So many texts are taken on at once; at least those of one entry.
 RUN_TEXTS = 2_048
+#: What took longer is kept, whoever needs it: what becomes of the batch must not cost it.
+KEPT_AFTER_S = 1.0
 #: How long, and how often, what somebody else is making is waited for. Then the batch is tried again later.
 OTHERS_WAIT_S = 30.0
 OTHERS_POLL_S = 0.005
@@ -47,6 +49,10 @@ class TextClaims(Protocol):
         """Let others embed what comes later in the log."""
         ...
 
+    def went_on(self) -> None:
+        """Some vectors more are made. Who makes many of them, with a slow model, does not hang."""
+        ...
+
 
 class NoClaims:
     """For one who works alone."""
@@ -57,6 +63,9 @@ class NoClaims:
 
     def ask_for_embedding(self) -> None:
         """There is nobody to ask."""
+
+    def went_on(self) -> None:
+        """There is nobody who would wait."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,7 +101,7 @@ class Embedding:
         self, batch: Sequence[Pending], claims: TextClaims, *, keep: bool, behind: bool = False
     ) -> list[Pending]:
         """The longest beginning of a batch, by whole entries, that can have its vectors now, with them. With ``keep`` what is made here
-        is kept for others who need the same. ``behind``: the log goes on after the batch, so that others are asked to begin there.
+        is kept for others who need the same; so is what took long. ``behind``: the log goes on after the batch, so that others are asked to begin there.
 
         Raises ModelAway if not even the first entry can, Unavailable if somebody else takes long to make its vectors.
         """
@@ -109,11 +118,12 @@ class Embedding:
                 claims.ask_for_embedding()
             if not run and missing[0] == batch[0].position:
                 return self._others(batch, missing[0], claims)
+            began = self._clock.monotonic()
             try:
-                made |= self._make(run)
+                made |= self._make(run, claims)
             except ModelAway as error:
                 return self._without_model(batch, made, error)
-            if keep:
+            if keep or self._clock.monotonic() - began > KEPT_AFTER_S:
                 for position in {one.position for one in run}:
                     self._entries.keep(position, made[position])
         ends = next((position for position in waiting if position not in made), None)
@@ -140,7 +150,7 @@ class Embedding:
             run += texts
             if sum(len(one.changeset) for one in run) >= RUN_TEXTS:
                 break
-        for position, found in self._make(run).items():
+        for position, found in self._make(run, claims).items():
             self._entries.keep(position, found)
         return len({one.position for one in run})
 
@@ -168,14 +178,14 @@ class Embedding:
             time.sleep(OTHERS_POLL_S)
         raise Unavailable("the vectors of its texts are being made", index=self._record.id, position=first)
 
-    def _make(self, run: Sequence[_Text]) -> dict[int, dict[int, Made]]:
+    def _make(self, run: Sequence[_Text], claims: TextClaims) -> dict[int, dict[int, Made]]:
         """Make the vectors of mutations, by their positions and places. Raises ModelAway: then none are made."""
         if not run:
             return {}
         texts = [text for one in run for text in one.changeset.data.to_pylist()]  # type: ignore[union-attr]
         reached(Step.EMBED_BEFORE)
         try:
-            dense, sparse = self._dense(texts), self._sparse(texts)
+            dense, sparse = self._dense(texts, claims), self._sparse(texts)
         except ModelAway:
             with self._lock:
                 self._away_since = self._away_since or self._clock.monotonic()
@@ -190,7 +200,7 @@ class Embedding:
             made.setdefault(one.position, {})[one.place] = _made(dense, sparse, rows)
         return made
 
-    def _dense(self, texts: Sequence[str]) -> Embedded | None:
+    def _dense(self, texts: Sequence[str], claims: TextClaims) -> Embedded | None:
         name = self._record.embedding_model
         if name is None or not self._record.kind.has_dense:
             return None
@@ -208,6 +218,7 @@ class Embedding:
             some = embed_each(model, texts[start : start + model.texts_at_once])
             vectors[start : start + len(some.vectors)] = some.vectors
             refused |= {start + place: why for place, why in some.refused.items()}
+            claims.went_on()
         return Embedded(vectors, refused)
 
     def _sparse(self, texts: Sequence[str]) -> Sparse | None:
