@@ -153,6 +153,7 @@ def test_a_worker_that_is_killed_while_it_waits_for_vectors_loses_nothing(
     assert len(index.fetch(*(f"t{number}" for number in range(20)))) == 20
 
 
+@pytest.mark.slow
 def test_a_model_that_hangs_does_not_hold_a_worker_that_is_told_to_stop(
     service: Service, model: EmbeddingServer
 ) -> None:

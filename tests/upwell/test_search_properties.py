@@ -25,7 +25,7 @@ from upwell.query import search as searching
 from upwell.query.search import Match, search
 from upwell.shard import ann, merge
 from upwell.shard.deletions import Mask
-from upwell.shard.metric import Metric
+from upwell.shard.metric import COSINE_STEP, Metric
 from upwell.shard.segment import Segment
 from upwell.shard.view import View
 
@@ -145,6 +145,7 @@ class Story:
                 case _:
                     length = float(np.sqrt((row * row).sum()) * np.sqrt((one * one).sum()))
                     close = float((row * one).sum()) / length if length else 0.0
+                    close = round(close / COSINE_STEP) * COSINE_STEP
             found.append((-close, sequence, name))
         return [(-away, name) for away, _, name in sorted(found)]
 

@@ -28,7 +28,7 @@ from upwell.manifest import Failure, Failures, Manifest, NamespaceTables, ShardS
 from upwell.manifest.state import NEWEST_BY_KEPT, DeclaredIndex, FailurePage, NewestBy
 from upwell.shard.batch import BatchLimits, BatchReader, Broken, Pending
 from upwell.shard.declare import declare
-from upwell.shard.embedding import Embedding, NoClaims, TextClaims
+from upwell.shard.embedding import Embedding, NoClaims, TextClaims, has_texts
 from upwell.shard.namespaces import Settled
 from upwell.shard.newest import NewestView
 from upwell.shard.part import DeletionsWriter, Part, PartTask, PartWriter, Sharing
@@ -100,19 +100,21 @@ class Applier:
         texts' vectors; without them all are made here.
 
         Raises Fenced when another worker committed first or ``still_ours`` said no before the commit, Unavailable when the
-        store failed (with the outcome unknown: look again) or a model is
-        away, Corrupt when the index itself cannot be read.
+        store failed (with the outcome unknown: look again) or a model is away, Corrupt when the index itself cannot be read.
         """
         with self._lock:
+            # Before the look, and our own: the head's may be renewed by another thread for a version newer than our view.
+            known_newest_at = self._clock.monotonic()
             view = self._newest.get()
             batch = self._reader.next(view.manifest.applied_through, broken)
             if not batch:
                 return None
             reached(Step.BATCH_READ)
-            shared = sharing is not None and sum(one.rows for one in batch) >= SHARED_ROWS_MIN
-            behind = self._reader.goes_on_after(batch[-1].position)
-            batch = self._embedding.completed(batch, claims or NoClaims(), keep=shared, behind=behind)
-            known_newest_at, view = self._looked_again(view)
+            if has_texts(batch):
+                shared = sharing is not None and sum(one.rows for one in batch) >= SHARED_ROWS_MIN
+                behind = self._reader.goes_on_after(batch[-1].position)
+                batch = self._embedding.completed(batch, claims or NoClaims(), keep=shared, behind=behind)
+                known_newest_at, view = self._looked_again(view)
             applying(batch[-1].position)
             left_out = tuple((one.position, one.place) for one in batch if one.is_left_out)
             declared, batch = declare(view.manifest.metadata_indexes, batch, self._metadata_indexes_max)
@@ -171,7 +173,6 @@ class Applier:
     def _looked_again(self, before: View) -> tuple[float, View]:
         """The newest view, and when it was looked for: making vectors may have taken longer than what is known of a version is good for, and
         merges may have been committed meanwhile. Raises Fenced if somebody else has applied the batch."""
-        # Before the look, and our own: the head's may be renewed by another thread for a version newer than our view.
         known_newest_at = self._clock.monotonic()
         view = self._newest.get()
         if view.manifest.applied_through != before.manifest.applied_through:

@@ -255,6 +255,11 @@ class Embedding:
         ]
 
 
+def has_texts(batch: Sequence[Pending]) -> bool:
+    """Are there any vectors to be made?"""
+    return any(map(_embeds, batch))
+
+
 def _embeds(one: Pending) -> bool:
     return one.changeset is not None and one.changeset.details.embed
 
