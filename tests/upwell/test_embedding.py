@@ -17,6 +17,7 @@ from upwell.changeset import Changeset, Details, KeyScope, Matrix, Operation, Re
 from upwell.engine import Engine, Index
 from upwell.errors import Fenced, ModelAway, TextRefused, Unavailable
 from upwell.kinds import IndexKind
+from upwell.log.embedded import EmbeddedEntries, Made
 from upwell.outcome import State
 from upwell.shard import embedding
 from upwell.shard.metric import Metric
@@ -339,6 +340,15 @@ def test_a_damaged_copy_of_vectors_is_made_again(house: House) -> None:
     store.create(key, bytes(data))
     drain(house.engine, house.index)
     assert values(house) == {"a": [3, ord("o")]}
+
+
+def test_what_was_kept_without_some_mutations_does_not_do_for_them(house: House) -> None:
+    """Whoever applied an entry with a mutation left out, and lost his race, has kept the vectors of the others."""
+    house.client.append(texts(("a", "one")), texts(("b", "four")))
+    entries = EmbeddedEntries(house.engine.store, house.index.record.folder)
+    entries.keep(1, {0: Made(vectors=np.array([[7, 7]], np.float32))})
+    drain(house.engine, house.index)
+    assert values(house) == {"a": [3, ord("o")], "b": [4, ord("f")]}
 
 
 def test_vectors_of_texts_are_collected_once_they_are_applied(house: House) -> None:

@@ -108,9 +108,7 @@ class Embedding:
         waiting = _positions(batch)
         if not waiting:
             return list(batch)
-        made: dict[int, MadeOfEntry] = {
-            position: found for position in waiting if (found := self._entries.read(position)) is not None
-        }
+        made = self._read(batch)
         missing = [position for position in waiting if position not in made]
         if missing:
             run = self._claimed(batch, missing, claims)
@@ -131,17 +129,20 @@ class Embedding:
 
     def kept(self, batch: Sequence[Pending]) -> list[Pending] | None:
         """A batch with vectors that others have kept; None if any are not there."""
-        made: dict[int, MadeOfEntry] = {}
-        for position in _positions(batch):
-            found = self._entries.read(position)
-            if found is None:
-                return None
-            made[position] = found
+        made = self._read(batch)
+        if len(made) < len(_positions(batch)):
+            return None
         return [_with_vectors(one, made) for one in batch]
 
+    def _read(self, batch: Sequence[Pending]) -> dict[int, MadeOfEntry]:
+        """What is kept, of each entry of which it is all there. Who left mutations out when he made them kept fewer."""
+        made = {position: self._entries.read(position) or {} for position in _positions(batch)}
+        lacking = {one.position for one in _texts(batch) if one.place not in made[one.position]}
+        return {position: found for position, found in made.items() if position not in lacking}
+
     def ahead(self, entries: Iterable[list[Pending]], claims: TextClaims) -> int:
-        """Make and keep the vectors of entries that nobody is at , up to RUN_TEXTS texts; returns of how many
-        entries. Raises ModelAway."""
+        """Make and keep the vectors of entries that nobody is at, up to RUN_TEXTS texts; returns of how many entries.
+        Raises ModelAway."""
         run: list[_Text] = []
         for entry in entries:
             texts = _texts(entry)
