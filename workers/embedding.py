@@ -58,6 +58,8 @@ class Claims:
         self._index_id = index_id
         self._loop = loop
         self._held: list[str] = []
+        #: Begun with the first claim: most batches have no texts, and need none.
+        self._renewing: asyncio.Task[None] | None = None
         self._asks = True
         #: How often it was said that the work goes on.
         self.signs = 0
@@ -90,6 +92,8 @@ class Claims:
         ours = await mark(self._redis, key, EMBED_CLAIM_TTL_S)
         if ours:
             self._held.append(key)
+            if self._renewing is None and self._asks:
+                self._renewing = asyncio.create_task(self._renew(), name="text-claims")
         return ours
 
     async def _ask(self) -> None:
@@ -103,17 +107,17 @@ class Claims:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(EMBED_CLAIM_TTL_S / 3)
-            if not self._held:
-                continue
             with contextlib.suppress(*AWAY):
                 async with asyncio.timeout(CALL_S), self._redis.pipeline(transaction=False) as pipe:
                     for key in self._held:
                         pipe.expire(key, EMBED_CLAIM_TTL_S)
                     await pipe.execute(raise_on_error=False)
 
-    async def _give_up(self) -> None:
+    async def give_up(self) -> None:
         """Ask for nothing any more, and let go of what is claimed; what cannot be let go of now is nobody's soon."""
         asks, self._asks = self._asks, False
+        if self._renewing is not None:
+            await end(self._renewing)
         if self._held and asks:
             with contextlib.suppress(*AWAY):
                 async with asyncio.timeout(CALL_S):
@@ -124,12 +128,10 @@ class Claims:
 async def claiming(redis: ArqRedis, index_id: str) -> AsyncIterator[Claims]:
     """Claims that are renewed as long as the block runs, and given up with it: what was claimed is made then, or is another's to make."""
     claims = Claims(redis, index_id, asyncio.get_running_loop())
-    renewing = asyncio.create_task(claims._renew(), name="text-claims")  # noqa: SLF001  one module, one thing
     try:
         yield claims
     finally:
-        await end(renewing)
-        await claims._give_up()  # noqa: SLF001
+        await claims.give_up()
 
 
 class EmbeddingAhead:

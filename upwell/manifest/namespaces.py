@@ -36,11 +36,6 @@ class Namespaces:
         """Names by identity."""
         return {identity: name for name, identity in self.identities.items()}
 
-    @cached_property
-    def renamed(self) -> bool:
-        """Is any of them called otherwise than its rows say?"""
-        return any(name != identity for name, identity in self.identities.items())
-
     def identity(self, name: str) -> str | None:
         """What rows of the namespace call it; None if there can be no rows of it. "" is always itself."""
         return _identity(name, self.identities, self.names)

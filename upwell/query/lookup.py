@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from upwell.changeset import KeyScope
 from upwell.manifest import Namespaces
-from upwell.shard.deletions import Mask
-from upwell.shard.keys import Rows, hash_keys, keys_of, shard_of
+from upwell.shard.keys import hash_keys, keys_of, shard_of
 from upwell.shard.segment import Segment
+from upwell.shard.spaces import in_space
 from upwell.shard.view import View
 
 
@@ -87,16 +86,10 @@ def lookup(
         for live in segments:
             asked, rows = live.find(its_keys, its_hashes, view.key_scope)
             if elsewhere:
-                inside = _inside(live.segment, rows, identity)
+                theirs = live.segment.namespaces
+                taken = None if theirs is None else theirs.take(pa.array(rows))
+                inside = in_space(taken, len(rows), identity or "")
                 asked, rows = asked[inside], rows[inside]
             for place, row in zip(places[asked].tolist(), rows.tolist(), strict=True):
                 found[place] = Found(live.segment, row, view.namespaces)
     return [found[place] for place in sorted(found)]
-
-
-def _inside(segment: Segment, rows: Rows, identity: str | None) -> Mask:
-    """Which of these rows are in the namespace that they call ``identity``, or (None) in none."""
-    if segment.namespaces is None:
-        return np.full(len(rows), identity is None)
-    theirs = pc.fill_null(segment.namespaces.take(pa.array(rows)), "")
-    return np.asarray(pc.equal(theirs, pa.scalar(identity or "", pa.utf8())).to_numpy(zero_copy_only=False))

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 
 from upwell.errors import Invalid
 from upwell.query.lookup import Found
-from upwell.query.scope import selected
+from upwell.query.scope import rows_in
 from upwell.shard.keys import Hashes, Rows
 from upwell.shard.segment import Segment
 from upwell.shard.view import LiveSegment, View
@@ -97,7 +97,7 @@ def random_row(view: View, namespace: str, rng: random.Random | np.random.Genera
     for live in view.segments():
         its = live.counts.get(identity, 0)
         if left < its:
-            return Found(live.segment, int(_rows(live, identity)[left]), view.namespaces)
+            return Found(live.segment, int(rows_in(live, identity)[left]), view.namespaces)
         left -= its
     raise AssertionError("a view counts rows that it does not have")
 
@@ -140,7 +140,7 @@ def _of_kind(
 def _keyed(live: LiveSegment, identity: str, prefix: str | None, place: _Place) -> tuple[Keys, Rows]:
     """The rows of one segment from a place on, and what they are ordered by."""
     segment = live.segment
-    rows = _rows(live, identity)
+    rows = rows_in(live, identity)
     sequence = segment.sequence[rows]
     if place.numbered:
         keys = sequence
@@ -157,12 +157,6 @@ def _keyed(live: LiveSegment, identity: str, prefix: str | None, place: _Place) 
         begins = pc.starts_with(segment.ids.take(pa.array(rows)), prefix).to_numpy(zero_copy_only=False)
         keys, rows = keys[begins], rows[begins]
     return keys, rows
-
-
-def _rows(live: LiveSegment, identity: str) -> Rows:
-    """The live rows of a namespace, ascending."""
-    chosen = selected(live, identity, None)
-    return live.live_rows() if chosen is None else np.flatnonzero(chosen)
 
 
 def _hashes_of(segment: Segment) -> Hashes:

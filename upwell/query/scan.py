@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from upwell.changeset import Matrix
-from upwell.query.scope import identity_of, selected
+from upwell.query.scope import identity_of, rows_in
 from upwell.shard.keys import Rows
 from upwell.shard.segment import Segment
-from upwell.shard.view import LiveSegment, View
+from upwell.shard.view import View
 from upwell.sparse import Sparse
 
 
@@ -47,19 +46,15 @@ class Scan:
         self.vectors = (
             view.manifest.vectors
             if namespace is None
-            else sum(len(self._rows_of(live)) for live in self._segments)
+            else sum(len(rows_in(live, self._identity)) for live in self._segments)
         )
 
     def some(self, rows_each: int) -> Iterator[Some]:
         """The vectors, at most ``rows_each`` at a time. Raises Corrupt, before it hands out anything damaged."""
         for live in self._segments:
-            rows = self._rows_of(live)
+            rows = rows_in(live, self._identity)
             for start in range(0, len(rows), rows_each):
                 yield self._read(live.segment, rows[start : start + rows_each])
-
-    def _rows_of(self, live: LiveSegment) -> Rows:
-        chosen = selected(live, self._identity, None)
-        return live.live_rows() if chosen is None else np.flatnonzero(chosen)
 
     def _read(self, segment: Segment, rows: Rows) -> Some:
         taken = pa.array(rows)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from upwell.shard.deletions import Mask
+from upwell.shard.keys import Rows
 from upwell.shard.segment import Segment
 from upwell.shard.view import LiveSegment, View
 
@@ -36,3 +37,9 @@ def selected(live: LiveSegment, identity: str | None, within: RowFilter | None) 
     if live.deleted is not None:
         masks.append(~live.deleted)
     return masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
+
+
+def rows_in(live: LiveSegment, identity: str | None) -> Rows:
+    """The live rows of a namespace, or (None) of any, ascending."""
+    chosen = selected(live, identity, None)
+    return live.live_rows() if chosen is None else np.flatnonzero(chosen)

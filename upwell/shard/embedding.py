@@ -7,14 +7,12 @@ one text that a model will never take fails its whole mutation, with the reason.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-import structlog
 
 from upwell.catalog.record import IndexRecord
 from upwell.changeset import Changeset, Matrix
@@ -26,8 +24,6 @@ from upwell.failpoint import Step, reached
 from upwell.log.embedded import EmbeddedEntries, Made, MadeOfEntry
 from upwell.shard.batch import Pending
 from upwell.sparse import Sparse
-
-log = structlog.get_logger()
 
 #: So many texts are taken on at once; at least those of one entry.
 RUN_TEXTS = 2_048
@@ -93,7 +89,6 @@ class Embedding:
         self._models = models
         self._clock = clock
         self._patience_s = patience_s
-        self._lock = threading.Lock()
         #: Monotonic seconds: since when every try has found a model away; None: the last one did not.
         self._away_since: float | None = None
 
@@ -144,16 +139,19 @@ class Embedding:
         """Make and keep the vectors of entries that nobody is at, up to RUN_TEXTS texts; returns of how many entries.
         Raises ModelAway."""
         run: list[_Text] = []
+        texts = 0
         for entry in entries:
-            texts = _texts(entry)
-            if not texts or not claims.claim_texts(entry[0].position):
+            its = _texts(entry)
+            if not its or not claims.claim_texts(entry[0].position):
                 continue
-            run += texts
-            if sum(len(one.changeset) for one in run) >= RUN_TEXTS:
+            run += its
+            texts += sum(len(one.changeset) for one in its)
+            if texts >= RUN_TEXTS:
                 break
-        for position, found in self._make(run, claims).items():
+        made = self._make(run, claims)
+        for position, found in made.items():
             self._entries.keep(position, found)
-        return len({one.position for one in run})
+        return len(made)
 
     def _claimed(self, batch: Sequence[Pending], missing: Sequence[int], claims: TextClaims) -> list[_Text]:
         """Texts of the first entries that need vectors: those that we claim, up to RUN_TEXTS or the first that another has."""
@@ -188,8 +186,8 @@ class Embedding:
         try:
             dense, sparse = self._dense(texts, claims), self._sparse(texts)
         except ModelAway:
-            with self._lock:
-                self._away_since = self._away_since or self._clock.monotonic()
+            if self._away_since is None:
+                self._away_since = self._clock.monotonic()
             raise
         self._away_since = None
         reached(Step.EMBED_AFTER)

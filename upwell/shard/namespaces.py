@@ -65,13 +65,11 @@ class _Settling:
         changeset = one.changeset
         if changeset is None:
             return one
-        match changeset.operation:
-            case Operation.RENAME_NAMESPACE:
-                return self._rename(one, changeset)
-            case Operation.DELETE_MATCHING | Operation.RESET | Operation.DELETE_NAMESPACE:
-                return replace(one, changeset=self._select(changeset))
-            case _:
-                return replace(one, changeset=self._with_identities(one, changeset))
+        if changeset.operation is Operation.RENAME_NAMESPACE:
+            return self._rename(one, changeset)
+        if changeset.operation.selects:
+            return replace(one, changeset=self._select(changeset))
+        return replace(one, changeset=self._with_identities(one, changeset))
 
     def _with_identities(self, one: Pending, changeset: Changeset) -> Changeset:
         if changeset.namespaces is None:

@@ -186,7 +186,8 @@ class _Outcome:
                 gone = np.unique(self._meant(changeset, codes, rows.place)[0])
                 self._alive[gone] = False
                 return {"deleted": len(gone)}
-            case Operation.DELETE_MATCHING | Operation.RESET | Operation.DELETE_NAMESPACE:
+            # All that select have become this (namespaces.py).
+            case Operation.DELETE_MATCHING:
                 assert changeset.details.selection is not None
                 return {"deleted": self._remove(Selected.of(changeset.details.selection))}
             case _:

@@ -57,7 +57,7 @@ from upwell.shard.property import (
     encode_property,
 )
 from upwell.shard.rows import SegmentRows, Sequenced, Written, encode_columns
-from upwell.shard.spaces import Space, decode_spaces, encode_spaces, spaces_of
+from upwell.shard.spaces import Space, decode_spaces, encode_spaces, in_space, spaces_of
 from upwell.shard.vectors import CHUNK_BYTES, Vectors
 from upwell.sparse import Sparse
 from upwell.streamed import Part, Streamed, nbytes_of
@@ -389,8 +389,7 @@ class Segment:
             return np.full(self.rows, not namespace)
         kept = self._in_namespace.get(namespace)
         if kept is None:
-            same = pc.equal(self.namespaces, namespace) if namespace else self.namespaces.is_null()
-            found = pc.fill_null(same, False).to_numpy(zero_copy_only=False)
+            found = in_space(self.namespaces, self.rows, namespace)
             kept = self._in_namespace[namespace] = np.packbits(found)
             while len(self._in_namespace) > NAMESPACES_KEPT:
                 self._in_namespace.popitem(last=False)

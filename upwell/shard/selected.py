@@ -14,6 +14,7 @@ from upwell.changeset import Selection
 from upwell.shard.deletions import Mask
 from upwell.shard.filter import Covered, Filter, MetadataColumns, filter_from_json, matching
 from upwell.shard.rows import SegmentRows
+from upwell.shard.spaces import in_space
 from upwell.shard.view import LiveSegment
 
 
@@ -47,7 +48,7 @@ class Selected:
         """Which of these rows it describes: bool (rows,)."""
         return self._mask(
             len(rows),
-            lambda namespace: _in_namespace(rows, namespace),
+            lambda namespace: in_space(rows.namespaces, len(rows), namespace),
             rows.ids,
             lambda asked: matching(asked, len(rows), MetadataColumns(rows.metadata, len(rows))),
         )
@@ -67,10 +68,3 @@ class Selected:
         if self.filter is not None and mask.any():
             mask &= filtered(self.filter)
         return mask
-
-
-def _in_namespace(rows: SegmentRows, namespace: str) -> Mask:
-    if rows.namespaces is None:
-        return np.full(len(rows), not namespace)
-    names = pc.fill_null(rows.namespaces, "")
-    return np.asarray(pc.equal(names, pa.scalar(namespace, pa.utf8())).to_numpy(zero_copy_only=False))

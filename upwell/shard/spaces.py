@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -39,6 +40,14 @@ def spaces_of(namespaces: pa.Array | None, sequence: Sequenced) -> dict[str, Spa
         name: Space(int(counts[code]), int(order[ends[code]]))
         for code, name in enumerate(found.dictionary.to_pylist())
     }
+
+
+def in_space(namespaces: pa.Array | None, rows: int, identity: str) -> npt.NDArray[np.bool_]:
+    """Which of ``rows`` rows are in a namespace, or ("") in none: bool (rows,)."""
+    if namespaces is None:
+        return np.full(rows, not identity)
+    same = pc.equal(namespaces, pa.scalar(identity, pa.utf8())) if identity else namespaces.is_null()
+    return np.asarray(pc.fill_null(same, False).to_numpy(zero_copy_only=False))
 
 
 def counts_of(namespaces: pa.Array | None, rows: int) -> dict[str, int]:

@@ -158,60 +158,46 @@ def _known_kind(kind: object) -> object:
 _DenseKind = Annotated[Literal[IndexKind.DENSE, IndexKind.HYBRID], BeforeValidator(_known_kind)]
 
 
-class CreateIndex(CreateIndexBody):
-    """Body of create, of an index with dense vectors."""
+class _CreateWithDense(CreateIndexBody):
+    """What indexes with dense vectors have in common, whoever says how many dimensions these have."""
 
     model_config = ConfigDict(json_schema_extra=_SPARSE_IF_HYBRID)
+
+    config: IndexConfig | ModelConfig
+    kind: _DenseKind = IndexKind.DENSE
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_config(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("config") is None:
+            raise invalid_config("Config must be provided")
+        return given
+
+    @property
+    def dimensions(self) -> int | None:
+        return self.config.dimensions
+
+    @property
+    def metric(self) -> Metric:
+        return self.config.metric
+
+
+class CreateIndex(_CreateWithDense):
+    """Body of create, of an index with dense vectors."""
 
     config: Annotated[
         IndexConfig, BeforeValidator(_resolved, json_schema_input_type=IndexConfig | PresetConfig)
     ]
-    kind: _DenseKind = IndexKind.DENSE
     embedding_model: Annotated[None, WithJsonSchema({"type": "null"})] = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _has_config(cls, given: Any) -> Any:
-        return _with_config(given)
 
-    @property
-    def dimensions(self) -> int | None:
-        return self.config.dimensions
-
-    @property
-    def metric(self) -> Metric:
-        return self.config.metric
-
-
-def _with_config(given: Any) -> Any:
-    if isinstance(given, dict) and given.get("config") is None:
-        raise invalid_config("Config must be provided")
-    return given
-
-
-class CreateEmbeddingIndex(CreateIndexBody):
+class CreateEmbeddingIndex(_CreateWithDense):
     """The same, with an embedding model, which has dimensions of its own."""
-
-    model_config = ConfigDict(json_schema_extra=_SPARSE_IF_HYBRID)
 
     config: Annotated[
         ModelConfig, BeforeValidator(_resolved, json_schema_input_type=ModelConfig | PresetConfig)
     ]
-    kind: _DenseKind = IndexKind.DENSE
     embedding_model: ModelName
-
-    @model_validator(mode="before")
-    @classmethod
-    def _has_config(cls, given: Any) -> Any:
-        return _with_config(given)
-
-    @property
-    def dimensions(self) -> int | None:
-        return self.config.dimensions
-
-    @property
-    def metric(self) -> Metric:
-        return self.config.metric
 
 
 class CreateSparseIndex(CreateIndexBody):

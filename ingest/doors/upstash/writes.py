@@ -124,10 +124,9 @@ async def _taken(asked: Asked, *, adds_rows: bool = False) -> Accepted:
             sparse_max=settings.upstash_sparse_max,
         ),
         filter_bytes_max=settings.upstash_filter_bytes_max,
-        bytes_max=min(
-            settings.request_bytes_max,
-            settings.request_bytes_max if adds_rows else max(QUESTION_BYTES_MAX, rules.line_bytes_max),
-        ),
+        bytes_max=settings.request_bytes_max
+        if adds_rows
+        else min(settings.request_bytes_max, max(QUESTION_BYTES_MAX, rules.line_bytes_max)),
         content_encoding=asked.request.headers.get("Content-Encoding"),
         accepted_at=ops.engine.clock.now(),
     )
