@@ -10,6 +10,8 @@ from aiohttp import web
 
 from ingest.doors.cloudflare import cloudflare_door
 from ingest.doors.cloudflare.binding import HOST, binding_door, binding_door_by_headers
+from ingest.doors.milvus.context import Version
+from ingest.doors.milvus.routes import PREFIXES, milvus_door
 from ingest.doors.upstash.routes import upstash_door
 from ingest.health import healthz, readyz
 from ingest.keys import NOTICES, OPERATIONS
@@ -91,5 +93,7 @@ def create_app(parts: Parts) -> web.Application:
     app.add_subapp("/bindings/vectorize", binding_door())
     app.add_domain(HOST, binding_door_by_headers())
     app.add_subapp("/upstash", upstash_door(app[OPERATIONS]))
+    for version in Version:
+        app.add_subapp(PREFIXES[version], milvus_door(version))
     app.add_subapp("/upwell/v1", upwell_door())
     return app

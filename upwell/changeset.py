@@ -111,6 +111,10 @@ class Details(_Frozen):
     rename: Rename | None = None
     #: Of an update: is its metadata merged into a row's own (RFC 7396), or put in its place?
     patch: bool = False
+    #: Of a patch: are members put in the place of the row's own whole, and not merged into them? Null removes one all the same.
+    shallow: bool = False
+    #: Of an update whose rows have all that a whole row needs: are those added that are not there?
+    adds: bool = False
     #: Are its vectors still to be made from its data, by a worker?
     embed: bool = False
     #: What its door takes ids to be unique in.

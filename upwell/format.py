@@ -56,14 +56,15 @@ class Kind(IntEnum):
     BACKUP = 14
     NAMESPACES = 15
     EMBEDDED = 16
+    NOTES = 17
 
 
 #: The newest version of each kind that this code writes and reads.
 VERSION = dict.fromkeys(Kind, 1) | {
-    Kind.LOG_ENTRY: 3,
+    Kind.LOG_ENTRY: 4,
     Kind.SEGMENT: 4,
     Kind.MANIFEST: 5,
-    Kind.INDEX_RECORD: 2,
+    Kind.INDEX_RECORD: 3,
 }
 
 

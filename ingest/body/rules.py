@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from upwell.schema import IdType
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
@@ -14,6 +16,8 @@ class Rules:
     #: Of the body once inflated.
     bytes_max: int
     id_bytes_max: int = 64
+    #: What the index takes for an id.
+    ids: IdType = IdType.TEXT
     namespace_bytes_max: int = 64
     #: Of the metadata as compact JSON.
     metadata_bytes_max: int = 10_240

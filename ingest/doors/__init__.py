@@ -17,3 +17,5 @@ class Door(StrEnum):
     BINDING = "binding"
     #: ``/upstash``
     UPSTASH = "upstash"
+    #: ``/v1/vector`` and ``/v2/vectordb``
+    MILVUS = "milvus"

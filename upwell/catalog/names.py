@@ -28,6 +28,7 @@ from upwell.format import Kind, pack
 from upwell.ids import new_identity, numbered, numbers_in
 from upwell.kinds import IndexKind
 from upwell.manifest import ManifestChain
+from upwell.schema import RowSchema
 from upwell.shard.metric import Metric
 from upwell.store import Store, read_object
 
@@ -58,6 +59,7 @@ class NewIndex:
     key_scope: KeyScope = KeyScope.OPEN
     embedding_model: str | None = None
     sparse_embedding_model: str | None = None
+    row_schema: RowSchema | None = None
 
 
 class Catalog:
@@ -90,6 +92,7 @@ class Catalog:
             key_scope=new.key_scope,
             embedding_model=new.embedding_model,
             sparse_embedding_model=new.sparse_embedding_model,
+            row_schema=new.row_schema,
             created_at=self._clock.now(),
             secret=new_identity(),
         )

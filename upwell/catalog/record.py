@@ -15,6 +15,7 @@ from upwell.changeset import KeyScope
 from upwell.errors import Corrupt, NotFound
 from upwell.format import Kind, pack
 from upwell.kinds import IndexKind
+from upwell.schema import RowSchema
 from upwell.shard.metric import Metric
 from upwell.store import Store, create_own, read_object
 
@@ -39,6 +40,8 @@ class IndexRecord(BaseModel):
     #: The models that make vectors of text, dense and sparse, by the names that their index was given; None: it takes none.
     embedding_model: str | None = None
     sparse_embedding_model: str | None = None
+    #: None: it was made at a door that has none. See OPEN_SCHEMA.
+    row_schema: RowSchema | None = None
     created_at: datetime
     #: Hex of the key that signs this index's receipts. Not a password: it only tells our ids from others.
     secret: str

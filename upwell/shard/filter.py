@@ -103,8 +103,42 @@ class Not:
     part: Filter
 
 
-Leaf = Present | OneOf | Contains | Glob | Within
-Filter = Leaf | Every | Some | Not
+@dataclass(frozen=True, slots=True)
+class OfId:
+    """The comparison holds of the row's id. To numbers it is the integer that it is written as, if it is one of 64 bits."""
+
+    part: OneOf | Within | Glob
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """The comparison holds of how many elements the row's array has."""
+
+    path: str
+    part: OneOf | Within
+
+
+@dataclass(frozen=True, slots=True)
+class Calculated:
+    """The comparison holds of what ``operator`` (one of + - * / %) makes of the row's number and ``operand``."""
+
+    path: str
+    operator: str
+    operand: float
+    part: OneOf | Within
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Two of the row's own values, both numbers or both strings, are so to one another: ``order`` is one of == != < <= > >=."""
+
+    path: str
+    order: str
+    other: str
+
+
+Leaf = Present | OneOf | Contains | Glob | Within | Length | Calculated | Compared
+Filter = Leaf | OfId | Every | Some | Not
 
 
 class Columns(Protocol):

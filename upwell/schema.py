@@ -1,0 +1,120 @@
+"""What the rows of an index are to a door that has schemas: the names and types of their fields.
+
+An index that was made elsewhere has no schema of its own; to such a door it is ``OPEN_SCHEMA``: text ids, and any metadata. A field
+that is neither the id nor a vector is a top-level member of the row's metadata, so that every door sees the same.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class IdType(StrEnum):
+    """What ids are. In Upwell each is a text."""
+
+    TEXT = "text"
+    #: The decimal digits of an integer of 64 bits: no zeros before them, and no plus.
+    INT64 = "int64"
+
+
+class FieldType(StrEnum):
+    """What a field holds, in Milvus's words."""
+
+    BOOL = "Bool"
+    INT8 = "Int8"
+    INT16 = "Int16"
+    INT32 = "Int32"
+    INT64 = "Int64"
+    FLOAT = "Float"
+    DOUBLE = "Double"
+    VARCHAR = "VarChar"
+    JSON = "JSON"
+    ARRAY = "Array"
+
+    @property
+    def is_integer(self) -> bool:
+        """Does it hold whole numbers?"""
+        return self in (FieldType.INT8, FieldType.INT16, FieldType.INT32, FieldType.INT64)
+
+    @property
+    def is_number(self) -> bool:
+        """Does it hold numbers?"""
+        return self.is_integer or self in (FieldType.FLOAT, FieldType.DOUBLE)
+
+
+class Consistency(StrEnum):
+    """What a read sees unless it says otherwise."""
+
+    #: Everything that was acknowledged before it.
+    STRONG = "Strong"
+    #: What its session wrote. Sessions are not known here, so as STRONG.
+    SESSION = "Session"
+    #: What is visible by now.
+    BOUNDED = "Bounded"
+    EVENTUALLY = "Eventually"
+    CUSTOMIZED = "Customized"
+
+    @property
+    def waits(self) -> bool:
+        """Does a read wait for what was acknowledged before it?"""
+        return self in (Consistency.STRONG, Consistency.SESSION)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScalarField(_Frozen):
+    """A field of the metadata whose type is known."""
+
+    name: str
+    type: FieldType
+    description: str = ""
+    #: May it be left out, or null?
+    nullable: bool = False
+    #: What it is if it is left out; None: nothing.
+    default: bool | int | float | str | None = None
+    #: Of a VarChar, or of each element of an array of them, in bytes of UTF-8.
+    bytes_max: int | None = None
+    #: Of an array.
+    element: FieldType | None = None
+    capacity: int | None = None
+
+
+class RowSchema(_Frozen):
+    """The fields of a row. Which of the vectors it has is told by its index's kind."""
+
+    id_field: str = "id"
+    ids: IdType = IdType.TEXT
+    #: Of ids that are texts, in bytes of UTF-8; None: as the server's settings say.
+    id_bytes_max: Annotated[int, Field(ge=1)] | None = None
+    #: Are ids made for rows that come without?
+    auto_id: bool = False
+    id_description: str = ""
+    vector_field: str = "vector"
+    vector_description: str = ""
+    sparse_field: str = "sparse"
+    sparse_description: str = ""
+    fields: tuple[ScalarField, ...] = ()
+    #: May a row have metadata beside ``fields``?
+    dynamic: bool = True
+    #: The names of all fields in the order in which they were declared; empty: the id, the vectors, the others.
+    order: tuple[str, ...] = ()
+    partition_key: str | None = None
+    consistency: Consistency = Consistency.BOUNDED
+
+    @property
+    def is_open(self) -> bool:
+        """Does it let a row have any metadata? Then doors without schemas may write rows too."""
+        return self.dynamic and not self.fields
+
+    def field(self, name: str) -> ScalarField | None:
+        """The field of this name, if it is one of the metadata and its type is known."""
+        return next((one for one in self.fields if one.name == name), None)
+
+
+#: Of an index that was made without one.
+OPEN_SCHEMA: Final = RowSchema()
