@@ -32,8 +32,8 @@ demo: $(VENV)/.runtime ## show a mutation on its way from upload to visible
 test: check $(CLIENTS) $(LLAMAINDEX) ## all checks and tests but the slow ones
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-all: check $(CLIENTS) $(LLAMAINDEX) ## the slow tests as well
-	@$(BIN)/python -m pytest -m "not bench" $(ARGS)
+test-all: check $(CLIENTS) $(LLAMAINDEX) ## the slow tests as well, and every property on more examples
+	@TEST_THOROUGHLY=1 $(BIN)/python -m pytest -m "not bench" $(ARGS)
 
 crash: $(VENV)/.dev ## kill everything a thousand times under load, and check the four promises
 	@exec $(BIN)/python -m tests.crash $(ARGS)

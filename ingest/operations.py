@@ -17,8 +17,9 @@ from aiohttp import web
 
 from ingest.admission import Admission
 from ingest.body import Rules
+from ingest.body.inflate import Bytes
 from ingest.metrics import Metrics
-from ingest.parsing import Parsers, Reading, Upload
+from ingest.parsing import Parsers, Reading, Received, Upload
 from ingest.rates import TokenRates
 from ingest.waiting import Visibility
 from upwell.catalog.names import NewIndex
@@ -111,7 +112,7 @@ class Operations:
 
     async def create_index(self, account: str, new: NewIndex) -> IndexRecord:
         """Make an index. Raises Exists."""
-        return await self.look(self.engine.catalog.create, account, new)
+        return await self.look(self.engine.create, account, new)
 
     async def list_indexes(self, account: str) -> list[IndexRecord]:
         """An account's indexes by name."""
@@ -159,6 +160,24 @@ class Operations:
         prepared = await self._parsers.upload(request, how)
         return await self._append(index, prepared, sender, may), prepared.mutation
 
+    async def receive(self, request: web.Request, bytes_max: int) -> Received:
+        """The body of a request that says itself which index it is about. Raises TooLarge, TooSlow or Invalid."""
+        return await self._parsers.receive(request, bytes_max)
+
+    async def look_into(self, received: Received, function: Callable[[Bytes], T]) -> T:
+        """What ``function``, which may go to another process, says of a body. Raises what it does."""
+        return await self._parsers.look(received, function)
+
+    async def read_received(self, received: Received, how: Reading) -> PreparedMutation:
+        """The mutation that a body is. Raises what ``how`` does."""
+        return await self._parsers.prepare(received, how)
+
+    async def append_prepared(
+        self, index: Index, prepared: PreparedMutation, sender: Sender, may: Check | None = None
+    ) -> Accepted:
+        """As ``append``, of a mutation that is prepared."""
+        return await self._append(index, prepared, sender, may)
+
     async def rehearse(self, request: web.Request, operation: Operation, rules: Rules) -> Mutation:
         """Read an upload, and do nothing with it. Raises InvalidLine, TooLarge or Invalid."""
         return (await self._parsers.upload(request, self._upload(request, operation, rules))).mutation
@@ -202,7 +221,7 @@ class Operations:
             if (await self.look(index.outcomes.of, followed)).state is not State.FAILED:
                 return Accepted(followed, settled.receipt, replayed=True)
             request = Request.of_retry(followed)
-        await self.admit(index, adds_rows=prepared.mutation.operation.brings_rows)
+        await self.admit(index, adds_rows=prepared.mutation.brings_rows)
         return await self._append(index, prepared, replace(sender, key=None), None, request)
 
     async def _append(

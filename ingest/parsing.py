@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
 
 import pyarrow as pa
 import structlog
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from ingest.body import Rules, parse_upload
 from ingest.body.inflate import Bytes
@@ -87,6 +88,32 @@ class Upload:
         )
 
 
+class Received:
+    """A request's body, as it was sent: in memory, or in a file. Leave its ``with``, or ``release`` it. Used from one event loop."""
+
+    def __init__(self, body: bytes | Spooled) -> None:
+        self.body = body
+        self._holders = 1
+
+    def hold(self) -> None:
+        """Keep the file until a ``release`` more."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """Let go of it; the last one to do so closes the file."""
+        self._holders -= 1
+        if not self._holders and isinstance(self.body, Spooled):
+            self.body.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
 class Parsers:
     """Threads, and so many processes, that parse. Used from one event loop."""
 
@@ -107,35 +134,67 @@ class Parsers:
 
     async def upload(self, request: web.Request, how: Reading) -> PreparedMutation:
         """Read a request's body and prepare its mutation. Raises TooLarge, Invalid, and what ``how`` does."""
-        size, bytes_max = request.content_length, how.bytes_max
-        # Of an encoded body nobody knows how large it is.
-        is_small = size is not None and size < SPOOLED_BYTES_MIN and not how.content_encoding
-        if self._processes is None or is_small:
-            body = await read_body(request, bytes_max)
-            reached(Step.BODY_RECEIVED)
-            return await self.run(lambda: _prepare(body, how))
-        body_file = Spooled("upload")
-        try:
-            await receive(request, bytes_max, body_file)
-        except BaseException:
-            body_file.close()
-            raise
-        reached(Step.BODY_RECEIVED)
-        # Shielded: while a process may open the files by their descriptors, these must not become other files'.
-        return await asyncio.shield(self._in_process(body_file, how))
+        with await self.receive(request, how.bytes_max) as received:
+            return await self.prepare(received, how)
 
-    async def _in_process(self, body: Spooled, how: Reading) -> PreparedMutation:
+    async def receive(self, request: web.Request, bytes_max: int) -> Received:
+        """A request's body, all of it. Raises TooLarge, TooSlow or Invalid."""
+        size = request.content_length
+        # Of an encoded body nobody knows how large it is.
+        is_small = (
+            size is not None and size < SPOOLED_BYTES_MIN and not request.headers.get(hdrs.CONTENT_ENCODING)
+        )
+        if self._processes is None or is_small:
+            received = Received(await read_body(request, bytes_max))
+        else:
+            file = Spooled("upload")
+            try:
+                await receive(request, bytes_max, file)
+            except BaseException:
+                file.close()
+                raise
+            received = Received(file)
+        reached(Step.BODY_RECEIVED)
+        return received
+
+    async def look(self, received: Received, function: Callable[[Bytes], T]) -> T:
+        """What ``function`` says of a body, in whichever process; it goes there. Raises what it does."""
+        body = received.body
+        if not isinstance(body, Spooled):
+            return await self.run(lambda: function(body))
+        return await self._held(received, self._in_process(_look_into_file, body.name, function))
+
+    async def prepare(self, received: Received, how: Reading) -> PreparedMutation:
+        """The mutation that a body is. Raises what ``how`` does."""
+        body = received.body
+        if not isinstance(body, Spooled):
+            return await self.run(lambda: _prepare(body, how))
+        return await self._held(received, self._prepared_in_process(body, how))
+
+    async def _held(self, received: Received, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work to its end, whoever waits for it: while a process may open files by their descriptors, these must not become
+        other files'."""
+        received.hold()
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(lambda _: received.release())
+        return await asyncio.shield(task)
+
+    async def _prepared_in_process(self, body: Spooled, how: Reading) -> PreparedMutation:
+        with Spooled("columns") as columns:
+            mutation = await self._in_process(_parse_files, body.name, columns.name, how)
+            return PreparedMutation(mutation=mutation, columns=pa.py_buffer(columns.read()))
+
+    async def _in_process(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run ``function`` in a process; once more, in a thread, if that dies."""
         assert self._processes is not None
         loop, processes = asyncio.get_running_loop(), self._processes
-        with body, Spooled("columns") as columns:
-            try:
-                mutation = await loop.run_in_executor(processes, _parse_files, body.name, columns.name, how)
-            except BrokenProcessPool:
-                log.error("a parsing process died; its upload is parsed here")
-                if self._processes is processes:
-                    self._processes = self._new_processes()
-                mutation = await self.run(lambda: _parse_files(body.name, columns.name, how))
-            return PreparedMutation(mutation=mutation, columns=pa.py_buffer(columns.read()))
+        try:
+            return await loop.run_in_executor(processes, function, *arguments)
+        except BrokenProcessPool:
+            log.error("a parsing process died; its upload is parsed here")
+            if self._processes is processes:
+                self._processes = self._new_processes()
+            return await self.run(lambda: function(*arguments))
 
     def _new_processes(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
@@ -167,6 +226,11 @@ def _parse_files(body: SpooledName, columns: SpooledName, how: Reading) -> Mutat
         while view.nbytes:
             view = view[os.write(fd, view) :]
     return prepared.mutation
+
+
+def _look_into_file(body: SpooledName, function: Callable[[Bytes], T]) -> T:
+    with opened(body, os.O_RDONLY) as fd:
+        return function(map_whole(fd))
 
 
 def _nothing() -> None:

@@ -23,6 +23,7 @@ from upwell.properties import MetadataIndex, PropertyType
 from upwell.query.lookup import lookup
 from upwell.query.scan import Scan
 from upwell.query.search import search
+from upwell.schema import RowSchema
 from upwell.settings import Settings
 from upwell.shard.filter import Covered, OneOf
 from upwell.webhook import Event
@@ -92,7 +93,13 @@ def build() -> House:
     assert isinstance(store, DictStore)
     token, _ = engine.tokens.issue(name="t", account="default", index="*", access=Access.READ, lasts=None)
     engine.catalog.delete("default", make_index(engine, "house").record.name)
-    index = make_index(engine, "house", dimensions=DIMENSIONS, shards=1)
+    make_index(engine, "hut", dimensions=DIMENSIONS, shards=1, row_schema=RowSchema(id_field="key"))
+    engine.rename("default", "hut", "house")
+    index = engine.find("default", "house")
+    for colour in COLOURS:
+        index.notes.change(lambda notes, colour=colour: notes | {colour: len(notes)})  # type: ignore[misc]
+    engine.databases.set_alias("default", "home", "house", new=True)
+    engine.databases.create("empty", {"of": "everything"})
     client = Client(index)
     client.append(
         about_property(
@@ -183,6 +190,12 @@ def questions() -> dict[str, Question]:
         "told": lambda _e, index, _h: index.outcomes.applied_after(Receipt(0, 0), 50),
         "request": lambda _e, index, house: index.requests.find(house.request),
         "webhook": lambda _e, index, house: index.webhooks.delivery(house.webhook) is not None,
+        "notes": lambda _e, index, _h: index.notes.read(),
+        "aliases": lambda engine, _i, _h: engine.databases.aliases("default"),
+        "databases": lambda engine, _i, _h: [
+            (one, engine.databases.properties(one)) for one in engine.databases.list()
+        ],
+        "by identity": lambda engine, index, _h: engine.index(index.record.id).record,
         "compaction": lambda engine, index, _h: compacted(engine, index),
     }
 

@@ -70,8 +70,10 @@ def any_mutation(rng: random.Random, number: int) -> Changeset:
         case 1:
             return plain(Operation.DELETE, *rows(mark, *names, values=False))
         case 2 | 3:
-            patch = rng.random() < 0.5
-            return plain(Operation.UPDATE, *rows(*names, values=rng.random() < 0.5), patch=patch)
+            patch, values = rng.random() < 0.5, rng.random() < 0.5
+            given, adds = rows(*names, values=values), values and rng.random() < 0.5
+            shallow = patch and rng.random() < 0.5
+            return plain(Operation.UPDATE, *given, patch=patch, shallow=shallow, adds=adds)
         case 4:
             ways: list[dict[str, Any]] = [{"prefix": "id1"}, {"prefix": "m"}, {"equal": 1.0}]
             how = rng.choice(ways)

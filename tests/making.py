@@ -17,6 +17,7 @@ from upwell.kinds import IndexKind
 from upwell.log.entry import PreparedMutation, prepare
 from upwell.log.receipt import Receipt, mint
 from upwell.log.writer import LogWriter
+from upwell.schema import RowSchema
 from upwell.settings import Settings
 from upwell.shard.metric import Metric
 from upwell.store import DirectoryStore, Store
@@ -66,6 +67,7 @@ def make_index(
     key_scope: KeyScope = KeyScope.INDEX,
     kind: IndexKind = IndexKind.DENSE,
     account: str = "default",
+    row_schema: RowSchema | None = None,
 ) -> Index:
     """A new, empty index. A sparse one has no dimensions, whatever is given."""
     new = NewIndex(
@@ -76,6 +78,7 @@ def make_index(
         shards=shards,
         kind=kind,
         key_scope=key_scope,
+        row_schema=row_schema,
     )
     engine.catalog.create(account, new)
     return engine.find(account, name)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ import orjson
 import pyarrow as pa
 
 from upwell.changeset import Changeset, Details, KeyScope, Operation, Rename, Selection, without_rows
-from upwell.shard.filter import OneOf, filter_to_json
+from upwell.shard.filter import OneOf
+from upwell.shard.filter_json import filter_to_json
 from upwell.sparse import Sparse
 
 COUNTED = ("inserted", "replaced", "skipped", "updated", "deleted")
@@ -40,6 +41,8 @@ class PlainMutation:
     rows: tuple[PlainRow, ...] = ()
     scope: KeyScope = KeyScope.INDEX
     patch: bool = False
+    shallow: bool = False
+    adds: bool = False
     #: Of one that selects; ``equal``: rows with this number at FILTERED.
     namespace: str | None = None
     prefix: str | None = None
@@ -78,7 +81,7 @@ class PlainMutation:
             metadata=_column(metadata, pa.binary()),
             data=_column([row.data for row in self.rows], pa.utf8()),
             received=len(self.rows),
-            details=Details(scope=self.scope, patch=self.patch),
+            details=Details(scope=self.scope, patch=self.patch, shallow=self.shallow, adds=self.adds),
         )
 
 
@@ -116,16 +119,14 @@ class PlainIndex:
         counts = dict.fromkeys(COUNTED, 0)
         match mutation.operation:
             case Operation.INSERT | Operation.UPSERT:
-                named = [row.namespace for row in mutation.rows if row.namespace]
-                if named and self.scope is KeyScope.OPEN:
-                    self.scope = mutation.scope
-                    self._keyed_anew()
-                self.namespaces.update(named)
+                self._named(mutation)
                 for row in mutation.rows:
                     counts[self._write(row, mutation.operation, written)] += 1
             case Operation.UPDATE:
+                if mutation.adds:
+                    self._named(mutation)
                 for row in mutation.rows:
-                    counts["updated"] += self._update(row, mutation, written)
+                    counts[self._update(row, mutation, written)] += 1
             case Operation.DELETE:
                 for row in mutation.rows:
                     held = self._meant(row, mutation)
@@ -141,6 +142,14 @@ class PlainIndex:
                 if mutation.operation is Operation.DELETE_NAMESPACE:
                     self.namespaces.discard(mutation.namespace or "")
         return counts
+
+    def _named(self, mutation: PlainMutation) -> None:
+        """What writes rows makes their namespaces, and decides what keys are."""
+        named = [row.namespace for row in mutation.rows if row.namespace]
+        if named and self.scope is KeyScope.OPEN:
+            self.scope = mutation.scope
+            self._keyed_anew()
+        self.namespaces.update(named)
 
     def _key(self, row: PlainRow) -> Any:
         return (row.namespace or "", row.id) if self.scope is KeyScope.NAMESPACE else row.id
@@ -165,19 +174,25 @@ class PlainIndex:
             return held
         return held if held.namespace == (row.namespace or "") else None
 
-    def _update(self, row: PlainRow, mutation: PlainMutation, written: tuple[int, int]) -> int:
-        held = self._meant(row, mutation)
+    def _update(self, row: PlainRow, mutation: PlainMutation, written: tuple[int, int]) -> str:
+        held, merged = self._meant(row, mutation), _merged(mutation)
         if held is None:
-            return 0
+            if not mutation.adds:
+                return "skipped"
+            given = row.metadata if row.metadata is None else merged({}, row.metadata)
+            return self._write(replace(row, metadata=given), Operation.UPSERT, written)
+        if mutation.adds:
+            # It had a number, for the case that it is added.
+            space = row.namespace or ""
+            self.numbers[space] = self.numbers.get(space, 0) + 1
+            self.inexact.add(space)
         held.written = written
         held.values = held.values if row.values is None else row.values
         held.sparse = held.sparse if row.sparse is None else row.sparse
         held.data = held.data if row.data is None else row.data
         if row.metadata is not None:
-            held.metadata = (
-                plainly_patched(held.metadata or {}, row.metadata) if mutation.patch else row.metadata
-            )
-        return 1
+            held.metadata = merged(held.metadata or {}, row.metadata)
+        return "updated"
 
     def _selected(self, mutation: PlainMutation) -> list[PlainHeld]:
         return [
@@ -228,6 +243,23 @@ class PlainIndex:
         self.rows = {(held.namespace, held.id) if unique else held.id: held for held in self.rows.values()}
 
 
+def _merged(mutation: PlainMutation) -> Callable[[Any, Any], Any]:
+    """What becomes of metadata, and of what an update gives."""
+    if not mutation.patch:
+        return lambda _, given: given
+    return plainly_replaced if mutation.shallow else plainly_patched
+
+
+def plainly_replaced(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Member by member, each whole."""
+    result = dict(target)
+    for name, value in patch.items():
+        result.pop(name, None)
+        if value is not None:
+            result[name] = value
+    return result
+
+
 def plainly_patched(target: Any, patch: Any) -> Any:
     """RFC 7396, word by word as its section 2 has it."""
     if isinstance(patch, dict):
@@ -265,6 +297,8 @@ def plain_of(changeset: Changeset) -> PlainMutation:
         rows=tuple(_plain_rows(changeset)),
         scope=details.scope,
         patch=details.patch,
+        shallow=details.shallow,
+        adds=details.adds,
         **more,
     )
 

@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from tests.forked import Process, forkserver
 from upwell.doorbell.embedded import EmbeddedValkey
 
 TOKEN = "story-token-0123456789"
@@ -55,7 +56,7 @@ class Answer:
 class Api:
     """One front-end process."""
 
-    process: subprocess.Popen[bytes] | subprocess.Popen[str]
+    process: Process
     url: str
 
     def call(
@@ -144,9 +145,11 @@ class Index:
 
 @dataclass
 class Service:
-    """Front ends and workers as processes. Use as a context manager."""
+    """Front ends and workers as processes, forked where that can be done. Use as a context manager."""
 
     settings: dict[str, str] = field(default_factory=dict)
+    #: Whether each is a Python of its own, as in real life.
+    fresh: bool = sys.platform != "linux"
 
     def __enter__(self) -> Self:
         self.folder = Path(tempfile.mkdtemp(prefix="upwell-test-"))
@@ -155,7 +158,7 @@ class Service:
         self.valkey = EmbeddedValkey(self.folder)
         self.valkey.start()
         self.apis: list[Api] = []
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Process] = []
         return self
 
     def __exit__(
@@ -190,12 +193,7 @@ class Service:
     def start_api(self) -> Api:
         """Start a front end and wait until it listens."""
         ready = self.folder / f"ready-{len(self.apis)}-{time.monotonic_ns()}"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ingest"],
-            cwd=ROOT,
-            env=self._environment() | {"UPWELL_READY_FILE": str(ready)},
-            stdin=subprocess.DEVNULL,
-        )
+        process = self._process("api", self._environment() | {"UPWELL_READY_FILE": str(ready)})
         for _ in until(START_S):
             if ready.exists():
                 break
@@ -204,13 +202,17 @@ class Service:
         self.apis.append(api)
         return api
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(self) -> Process:
         """Start a worker process."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "workers"], cwd=ROOT, env=self._environment(), stdin=subprocess.DEVNULL
-        )
+        process = self._process("worker", self._environment())
         self.workers.append(process)
         return process
+
+    def _process(self, kind: Literal["api", "worker"], environment: dict[str, str]) -> Process:
+        if not self.fresh:
+            return forkserver().start(kind, environment)
+        command = [sys.executable, "-m", {"api": "ingest", "worker": "workers"}[kind]]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL)
 
 
 def until(seconds: float, every_s: float = 0.02) -> Iterator[None]:

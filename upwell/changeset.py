@@ -36,7 +36,8 @@ class Operation(StrEnum):
     INSERT = "insert"
     #: Replace whole or add; of the same id twice in one body the last counts.
     UPSERT = "upsert"
-    #: Change what is given of each row that exists, keep the rest; what does not exist stays so.
+    #: Change what is given of each row that exists, keep the rest; what does not exist stays so, unless its details say ``adds``. Of
+    #: the same id twice in one body each counts, in order.
     UPDATE = "update"
     #: Remove by id; unknown ids are no error.
     DELETE = "delete"
@@ -55,7 +56,7 @@ class Operation(StrEnum):
 
     @property
     def brings_rows(self) -> bool:
-        """Are its rows whole ones, to be kept?"""
+        """Are its rows always whole ones, to be kept? Those of an update may be (Changeset.brings_rows)."""
         return self in (Operation.INSERT, Operation.UPSERT)
 
     @property
@@ -111,9 +112,10 @@ class Details(_Frozen):
     rename: Rename | None = None
     #: Of an update: is its metadata merged into a row's own (RFC 7396), or put in its place?
     patch: bool = False
-    #: Of a patch: are members put in the place of the row's own whole, and not merged into them? Null removes one all the same.
+    #: Of a patch: are top-level members put in the place of the row's own whole, and not merged into them? Null removes one all the same.
     shallow: bool = False
-    #: Of an update whose rows have all that a whole row needs: are those added that are not there?
+    #: Of an update whose rows have every vector that their index's rows have: are those added that are not there? They are added as
+    #: they are given, as to a row without metadata and data.
     adds: bool = False
     #: Are its vectors still to be made from its data, by a worker?
     embed: bool = False
@@ -173,6 +175,7 @@ class Changeset:
         if self.details.scope is KeyScope.OPEN:
             raise ValueError("whoever writes says what ids are unique in")
         has_vectors = self.vectors is not None or self.sparse is not None
+        self._check_update(has_vectors=has_vectors)
         if self.details.embed and (has_vectors or self.data is None or self.data.null_count):
             raise ValueError("vectors are made from data where there are none yet, and nowhere else")
         fits = {True: has_vectors or self.details.embed, False: not has_vectors}
@@ -185,8 +188,24 @@ class Changeset:
         if (self.details.rename is not None) != (self.operation is Operation.RENAME_NAMESPACE):
             raise ValueError(f"{self.operation} and a new name do not go together")
 
+    def _check_update(self, *, has_vectors: bool) -> None:
+        """Which vectors a row of its index needs, whoever applies it knows (shard/batch.py)."""
+        if self.details.shallow and not self.details.patch:
+            raise ValueError("only of a patch can members be put in the place of others whole")
+        if not self.details.adds:
+            return
+        if self.operation is not Operation.UPDATE:
+            raise ValueError(f"{self.operation} and rows that it may add do not go together")
+        if self.details.embed or not has_vectors:
+            raise ValueError("an update adds rows only with vectors that it brings")
+
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def brings_rows(self) -> bool:
+        """Are its rows whole ones, of which each may be kept as it is?"""
+        return self.operation.brings_rows or self.details.adds
 
     @property
     def vector_bytes(self) -> int:

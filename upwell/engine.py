@@ -9,209 +9,32 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from functools import cached_property
 
 import structlog
 
-from upwell.catalog.names import Catalog
+from upwell.catalog.databases import Databases
+from upwell.catalog.names import Catalog, NewIndex
 from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Tokens
 from upwell.clock import Clock, SystemClock
 from upwell.embed.models import Models
-from upwell.errors import Corrupt, Gone, NotFound, TooNew
-from upwell.garbage import Collected, Collector, DeadIndexes
-from upwell.log.backlog import Backlog, BacklogSize
-from upwell.log.embedded import EmbeddedEntries
-from upwell.log.kept import KeptMutations
-from upwell.log.reader import LogReader
+from upwell.errors import Corrupt, Exists, NotFound, TooNew
+from upwell.garbage import Collected, DeadIndexes
+from upwell.index import Index, Load
 from upwell.log.receipt import Receipt
-from upwell.log.request import Requests
-from upwell.log.writer import LogWriter
-from upwell.manifest import Failures, ManifestChain, ManifestHead
-from upwell.outcome import Outcomes
-from upwell.query.listing import PinnedViews
-from upwell.sent import SentMutations
 from upwell.settings import Settings
-from upwell.shard.apply import Applied, Applier
-from upwell.shard.batch import BatchLimits, Broken
-from upwell.shard.compact import Compacted, Compactor
-from upwell.shard.embedding import Embedding, TextClaims
-from upwell.shard.newest import NewestView
+from upwell.shard.apply import Applied
+from upwell.shard.batch import Broken
+from upwell.shard.compact import Compacted
+from upwell.shard.embedding import TextClaims
 from upwell.shard.part import PartTask, Sharing
-from upwell.shard.plan import PlanLimits
-from upwell.shard.view import ViewOpener
 from upwell.store import Store, open_store
-from upwell.webhook import Delivery, Ledger, Webhooks
+from upwell.webhook import Delivery, Ledger
+
+__all__ = ["Engine", "Index", "Load", "open_engine"]
 
 log = structlog.get_logger()
-
-#: Vectors of one merged segment: it must be written within half a grace period.
-MERGED_BYTES_MAX = 4 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How far an index lags behind what it was sent."""
-
-    #: What is not applied yet.
-    backlog: BacklogSize
-    #: The most segments that any of its shards has.
-    segments: int
-
-
-class Index:
-    """The parts of one index, made when first needed and shared by all threads of the process."""
-
-    def __init__(self, engine: Engine, record: IndexRecord) -> None:
-        self.record = record
-        self._engine = engine
-        chain = ManifestChain(engine.store, record.folder, engine.clock, engine.settings.grace_s)
-        self.head = ManifestHead(chain, engine.clock, engine.settings.grace_s)
-        self.log = LogReader(engine.store, record.folder)
-        self.backlog = Backlog(self.log, row_bytes=4 * record.dimensions)
-
-    @cached_property
-    def newest(self) -> NewestView:
-        """The newest view."""
-        return NewestView(self.head, ViewOpener(self._engine.store, self.record))
-
-    @cached_property
-    def outcomes(self) -> Outcomes:
-        """What became of each mutation."""
-        return Outcomes(self.record, self.head, self.log, self.requests, self.failures)
-
-    @cached_property
-    def failures(self) -> Failures:
-        """Which mutations failed, and why."""
-        return Failures(self._engine.store, self.record.folder)
-
-    @cached_property
-    def kept(self) -> KeptMutations:
-        """What failed mutations were to do."""
-        return KeptMutations(self._engine.store, self.record.folder, self._engine.clock)
-
-    @cached_property
-    def sent(self) -> SentMutations:
-        """What mutations were sent to do."""
-        return SentMutations(self.record, self.head, self.log, self.failures, self.kept)
-
-    @cached_property
-    def webhooks(self) -> Webhooks:
-        """Who is told of outcomes."""
-        return Webhooks(
-            Ledger(self._engine.store, self.record.folder),
-            self.record,
-            self.outcomes,
-            self._engine.clock,
-            is_live=lambda: self._engine.catalog.is_live(self.record),
-            tries_max=self._engine.settings.webhook_tries_max,
-        )
-
-    @cached_property
-    def applier(self) -> Applier:
-        """Applies the log."""
-        settings = self._engine.settings
-        limits = BatchLimits(
-            vectors_max=settings.batch_vectors_max,
-            mutations_max=settings.batch_mutations_max,
-            bytes_max=settings.batch_bytes_max,
-        )
-        return Applier(
-            self._engine.store,
-            self.record,
-            self.newest,
-            self._engine.clock,
-            limits,
-            embedding=self.embedding,
-            metadata_indexes_max=settings.metadata_indexes_max,
-        )
-
-    @cached_property
-    def embedding(self) -> Embedding:
-        """Makes vectors of texts."""
-        engine = self._engine
-        return Embedding(
-            EmbeddedEntries(engine.store, self.record.folder),
-            self.record,
-            lambda: engine.models,
-            engine.clock,
-            engine.settings.embedding_patience_s,
-        )
-
-    @cached_property
-    def compactor(self) -> Compactor:
-        """Merges segments."""
-        settings = self._engine.settings
-        limits = PlanLimits(
-            row_bytes=4 * self.record.dimensions,
-            fanout=settings.compaction_fanout,
-            rows_max=max(
-                1, min(settings.compaction_rows_max, MERGED_BYTES_MAX // max(1, 4 * self.record.dimensions))
-            ),
-        )
-        return Compactor(
-            self._engine.store,
-            self.record,
-            self.newest,
-            self._engine.clock,
-            limits=limits,
-            settle_s=settings.compaction_settle_s,
-        )
-
-    @cached_property
-    def collector(self) -> Collector:
-        """Collects the index's garbage."""
-        settings = self._engine.settings
-        return Collector(
-            self._engine.store,
-            self.record,
-            self.head,
-            self.log,
-            self._engine.clock,
-            grace_s=settings.grace_s,
-            results_s=settings.results_s,
-            requests_s=settings.idempotency_s,
-            failed_s=settings.failed_s,
-        )
-
-    @cached_property
-    def requests(self) -> Requests:
-        """Requests that count once, however often they are sent."""
-        return Requests(self._engine.store, self.record.folder, self._engine.clock)
-
-    @cached_property
-    def pinned(self) -> PinnedViews:
-        """Older versions, for those who read page by page."""
-        return PinnedViews(
-            self._engine.store, self.record, self.head, self._engine.clock, self._engine.settings.grace_s
-        )
-
-    def log_writer(self) -> LogWriter:
-        """A new writer of the log; a process should have one per index."""
-        return LogWriter(
-            self._engine.store,
-            self.record.folder,
-            lambda: self.head.refresh().applied_through,
-            self._engine.clock,
-            self._engine.settings.grace_s,
-        )
-
-    def load(self) -> Load:
-        """How far applying and merging lag behind, looked up now."""
-        manifest = self.head.refresh()
-        return Load(
-            self.backlog.look(manifest.applied_through), max(len(shard.segments) for shard in manifest.shards)
-        )
-
-    def check_live(self) -> None:
-        """Raise Gone if the index has lost its name. One look at the store."""
-        if not self._engine.catalog.is_live(self.record):
-            raise Gone("the index was deleted", name=self.record.name)
-
-    def has_backlog(self) -> bool:
-        """Is there a log entry that is not applied yet? Two looks at the store."""
-        return self.log.exists(self.head.refresh().applied_through + 1)
 
 
 class Engine:
@@ -222,6 +45,7 @@ class Engine:
         self.settings = settings
         self.clock = clock
         self.catalog = Catalog(store, clock, settings.grace_s)
+        self.databases = Databases(store, clock, self.catalog, settings.grace_s)
         self.tokens = Tokens(store, clock, settings.token, settings.token_previous)
         self._dead = DeadIndexes(
             store, clock, settings.grace_s, live=self.catalog.identities, retire=self.catalog.retire
@@ -241,18 +65,33 @@ class Engine:
         if models is not None:
             models.close()
 
+    def create(self, account: str, new: NewIndex) -> IndexRecord:
+        """Make an index. Raises as Catalog.create does, and Exists for a name that stands for another index already, as an alias."""
+        self._check_no_alias(account, new.name)
+        return self.catalog.create(account, new)
+
+    def rename(self, account: str, old: str, new: str) -> IndexRecord:
+        """Give an index another name. Raises as Catalog.rename does, and Exists for a name that is an alias."""
+        self._check_no_alias(account, new)
+        return self.catalog.rename(account, old, new)
+
+    def _check_no_alias(self, account: str, name: str) -> None:
+        meant = self.databases.meant_by(account, name)
+        if meant is not None:
+            raise Exists("an index has this name as an alias", name=name, index=meant)
+
     def find(self, account: str, name: str) -> Index:
         """The index that a name stands for now. Raises NotFound or Gone."""
         return self._open(self.catalog.find(account, name))
 
     def index(self, index_id: str) -> Index:
         """The index of an identity. Raises NotFound, also for one whose name was taken away: it is as good as gone."""
-        record = self.catalog.record(index_id)
-        if not self.catalog.is_live(record):
+        try:
+            return self._open(self.catalog.named(index_id))
+        except NotFound:
             with self._lock:
                 self._indexes.pop(index_id, None)
-            raise NotFound("the index was deleted", id=index_id)
-        return self._open(record)
+            raise
 
     def has_backlog(self, index_id: str) -> bool:
         """Does an index have log entries that are not applied? False for one that is deleted."""
@@ -362,8 +201,10 @@ class Engine:
             return Collected()
 
     def collect_dead_indexes(self) -> int:
-        """Delete indexes that have had no name for a grace period; returns how many. For one thread at a time."""
+        """Delete indexes that have had no name for a grace period; returns how many. And what was known of databases before. For one
+        thread at a time."""
         self.forget_dead()
+        self.databases.collect_old()
         return self._dead.collect()
 
     def forget_dead(self) -> set[str]:
@@ -391,6 +232,8 @@ class Engine:
             index = self._indexes.get(record.id)
             if index is None:
                 index = self._indexes[record.id] = Index(self, record)
+            elif index.record.name != record.name:
+                index = self._indexes[record.id] = index.called(record)
             return index
 
 

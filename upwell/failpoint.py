@@ -99,6 +99,8 @@ class Step(StrEnum):
     GARBAGE_EMBEDDED_AFTER = "garbage.embedded.after"
     GARBAGE_KEPT_BEFORE = "garbage.kept.before"
     GARBAGE_KEPT_AFTER = "garbage.kept.after"
+    GARBAGE_NOTES_BEFORE = "garbage.notes.before"
+    GARBAGE_NOTES_AFTER = "garbage.notes.after"
     GARBAGE_REQUEST_BEFORE = "garbage.request.before"
     GARBAGE_REQUEST_AFTER = "garbage.request.after"
     GARBAGE_FENCE_BEFORE = "garbage.fence.before"
@@ -109,6 +111,8 @@ class Step(StrEnum):
     CATALOG_RECORD_WRITTEN = "catalog.record.written"
     CATALOG_BEGUN = "catalog.begun"
     CATALOG_NAMED = "catalog.named"
+    CATALOG_RENAMING = "catalog.renaming"
+    CATALOG_RENAMED = "catalog.renamed"
     CATALOG_UNNAMED = "catalog.unnamed"
 
 

@@ -12,6 +12,7 @@ be superfluous. Restarted, it begins anew, and deletes later. The rules, each ag
                       Where nothing is committed, the collector commits a version that changes nothing, to be sure (a fence).
     a request         once it was decided longer ago than requests are remembered, and the log was seen to be applied since then
     a kept mutation   that failed: once that was longer ago than they are kept for, and it was seen a grace period ago
+    notes             once newer ones were seen a grace period ago; upwards. Readers trust what they know for half that time (catalog/notes.py).
     a dead index      once its name was seen to be another's, or nobody's, a grace period ago, *and* whoever was about to give it one since
                       then has lost the race for that name (catalog/names.py, ``retire``)
 """
@@ -26,6 +27,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from upwell.catalog.notes import NOTES, OldNotes
 from upwell.catalog.record import IndexRecord
 from upwell.clock import Clock
 from upwell.errors import Corrupt, Fenced, NotFound
@@ -88,6 +90,7 @@ class Collected:
     namespaces: int = 0
     embedded: int = 0
     kept: int = 0
+    notes: int = 0
 
     def __bool__(self) -> bool:
         return any(astuple(self))
@@ -117,6 +120,7 @@ class Collector:
         self._decided_at: dict[str, datetime] = {}
         self._history: deque[_Seen] = deque()
         self._suspects: dict[str, _Suspect] = {}
+        self._notes = OldNotes(store, f"{record.folder}/{NOTES}", clock, grace_s)
         self._writer = new_identity()
         #: Entries up to here are deleted, by whomever.
         self._log_gone_through = 0
@@ -144,6 +148,7 @@ class Collector:
         self._collect_payloads(began, tail, done)
         self._collect_requests(tail, manifest, done)
         self._collect_kept(began, done)
+        done.notes += self._notes.collect()
         self._forget_history(began)
         return done
 

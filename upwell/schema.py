@@ -6,10 +6,14 @@ that is neither the id nor a vector is a top-level member of the row's metadata,
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
+
+#: So that each integer is written in one way only.
+_DIGITS = re.compile(r"0|-?[1-9][0-9]{0,18}", re.ASCII)
 
 
 class IdType(StrEnum):
@@ -18,6 +22,10 @@ class IdType(StrEnum):
     TEXT = "text"
     #: The decimal digits of an integer of 64 bits: no zeros before them, and no plus.
     INT64 = "int64"
+
+    def takes(self, id: str) -> bool:
+        """Can this text be an id?"""
+        return self is IdType.TEXT or (_DIGITS.fullmatch(id) is not None and -(1 << 63) <= int(id) < 1 << 63)
 
 
 class FieldType(StrEnum):
@@ -111,6 +119,10 @@ class RowSchema(_Frozen):
         """Does it let a row have any metadata? Then doors without schemas may write rows too."""
         return self.dynamic and not self.fields
 
+    def id_bytes_at_most(self, most: int) -> int:
+        """How long an id may be where others may have ``most`` bytes."""
+        return most if self.id_bytes_max is None else min(most, self.id_bytes_max)
+
     def field(self, name: str) -> ScalarField | None:
         """The field of this name, if it is one of the metadata and its type is known."""
         return next((one for one in self.fields if one.name == name), None)
@@ -118,3 +130,5 @@ class RowSchema(_Frozen):
 
 #: Of an index that was made without one.
 OPEN_SCHEMA: Final = RowSchema()
+#: Of one of which it was only said that its ids are integers.
+INT64_SCHEMA: Final = RowSchema(ids=IdType.INT64)

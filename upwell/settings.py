@@ -235,6 +235,30 @@ class Settings(BaseSettings):
         3_600.0, gt=0, description="longest `maxIdle` that a resumable query may ask for"
     )
 
+    milvus_vectors_max: int = Field(
+        5_000, ge=1, description="rows in one insert or upsert request of the Milvus door (Zilliz: 100)"
+    )
+    milvus_metadata_bytes_max: int = Field(
+        65_536, ge=2, description="bytes of a row's fields there, but for its vectors, as compact JSON"
+    )
+    milvus_read_wait_s: float = Field(
+        10.0,
+        gt=0,
+        description="how long Strong reads of the Milvus door wait for writes acknowledged before they came; beyond, they fail",
+    )
+    milvus_top_k_max: int = Field(
+        16_384,
+        ge=1,
+        le=16_384,
+        description="rows that a query or search may ask for there, those before them included",
+    )
+    milvus_nq_max: int = Field(16_384, ge=1, description="vectors or ids that one search may search by there")
+    milvus_filter_bytes_max: int = Field(65_536, ge=1, description="bytes of a filter's text there")
+    milvus_json_as_text: bool = Field(
+        True,
+        description="whether rows show JSON fields there as strings that hold JSON, as Milvus does, or as the JSON itself",
+    )
+
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least level that is logged"
     )

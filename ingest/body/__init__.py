@@ -1,7 +1,7 @@
 """Bodies: from the bytes of a request to a changeset, without I/O and without HTTP.
 
 inflate.py undoes content encodings, forms.py, multipart.py and documents.py find out which of the forms a body has, fast.py and precise.py
-turn a line into a row, arrow.py reads Arrow streams, upload.py puts them together, ids.py reads ``{"ids": […]}``. Everything blocks and is called from a
+turn a line into a row, decoder.py decodes what doors read themselves, arrow.py reads Arrow streams, upload.py puts them together, ids.py reads ``{"ids": […]}``. Everything blocks and is called from a
 thread.
 """
 

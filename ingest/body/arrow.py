@@ -247,6 +247,7 @@ class _Columns:
         given.update(zip(batch.schema.names, batch.columns, strict=True))
         ids = given["id"].cast(pa.utf8())
         good = (_sizes(ids) > 0) & (_sizes(ids) <= rules.id_bytes_max)
+        good &= rules.ids_fit(ids)
         vectors, vectors_fit = _vectors(given["values"], rules.dimensions)
         namespaces, namespaces_fit = _namespaces(given["namespace"], rules)
         if given["metadata"].type.id not in OBJECTS:

@@ -70,6 +70,54 @@ def cut(text: bytes, rules: Rules) -> Pieces:
     return Pieces(text, spans)
 
 
+@dataclass(frozen=True, slots=True)
+class Members:
+    """The members of an object: where the value of each begins and ends. Of a name that is there twice the last counts."""
+
+    spans: dict[str, Span]
+    #: Where the items of the one that was to be cut are; one that is an object is an item itself. None: it is neither, or not there.
+    items: list[Span] | None
+
+
+def cut_members(text: bytes, name: str, rules: Rules) -> Members:
+    """The members of an object, and the items of the one called ``name``. What lies in those is not looked at: whoever decodes it will.
+
+    Raises InvalidLine where the text is cut wrongly or is no object, or where an item, or all else together, is too large; TooLarge for far
+    too many items.
+    """
+    at = _past_space(text, 0)
+    if text[at : at + 1] != b"{":
+        _break(text, at, "Expecting an object")
+    spans: dict[str, Span] = {}
+    items, others = None, 0
+    at = _past_space(text, at + 1)
+    while text[at : at + 1] != b"}" or spans:
+        member = at
+        key, start = _key(text, at, rules.line_bytes_max)
+        opens = text[start : start + 1]
+        if key == name and opens == b"[":
+            items, at = _array(text, start, rules)
+            at = _past_space(text, at)
+        else:
+            at = _skip(text, start, rules.line_bytes_max)
+            if key == name:
+                items = [(start, at)] if opens == b"{" else None
+            else:
+                others += at - member
+        spans[key] = start, at
+        if others > rules.line_bytes_max:
+            _refuse_size(text, member, rules.line_bytes_max)
+        if text[at : at + 1] == b"}":
+            break
+        if text[at : at + 1] != b",":
+            _break(text, at, "Expecting ',' delimiter")
+        at = _past_space(text, at + 1)
+    rest = _past_space(text, at + 1)
+    if rest < len(text):
+        _break(text, rest, "Extra data")
+    return Members(spans, items)
+
+
 def _array(text: bytes, at: int, rules: Rules) -> tuple[list[Span], int]:
     """The items of the array that opens at ``at``, and where it ends."""
     spans: list[Span] = []

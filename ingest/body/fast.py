@@ -16,6 +16,7 @@ from ingest.body.precise import is_metadata_key
 from ingest.body.rules import Rules
 from ingest.body.simd import simdjson
 from upwell.changeset import Matrix
+from upwell.schema import IdType
 
 #: An opening bracket may hide behind this escape; such lines are read precisely.
 ESCAPED_BRACKET: Final = b"\\u005"
@@ -26,6 +27,7 @@ class FastReader:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
+        self._ids = rules.ids
         self._parser = None if simdjson is None else simdjson.Parser()
 
     def read(self, text: bytes, into: Matrix, row: int) -> tuple[str, str | None, bytes | None] | None:
@@ -61,6 +63,8 @@ class FastReader:
         if type(id) is int:
             id = str(id)
         if type(id) is not str or not 0 < len(id.encode()) <= self._rules.id_bytes_max:
+            return None
+        if self._ids is not IdType.TEXT and not self._ids.takes(id):
             return None
         namespace = document["namespace"] if "namespace" in keys else None
         if namespace is not None and not self._fits_namespace(namespace):

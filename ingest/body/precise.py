@@ -130,6 +130,9 @@ class _Reader:
             self._refuse(
                 Reason.ID_TOO_LONG, "id", f"max is {self._rules.id_bytes_max} bytes, got {size} bytes"
             )
+        problem = self._rules.id_problem(given)
+        if problem is not None:
+            self._refuse(Reason.ID_MISSING, "id", problem)
         return str(given)
 
     def _read_values(self, value: dict[str, Any]) -> npt.NDArray[np.float32]:

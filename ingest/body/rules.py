@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from upwell.schema import IdType
+
+#: Of an id where ids are integers. It is not said what was there instead: that may be long.
+INT64_EXPECTED: Final = "this index takes only integers of 64 bits for ids: expected one, as a number or as its decimal digits without a plus or leading zeros"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +41,16 @@ class Rules:
         As Python objects it takes up to thirty times as much.
         """
         return (1 << 20) + 8 * self.metadata_bytes_max + 6 * self.data_bytes_max
+
+    def id_problem(self, id: str) -> str | None:
+        """What is wrong with an id that is a text, and neither empty nor too long; None if nothing is."""
+        return None if self.ids.takes(id) else INT64_EXPECTED
+
+    def ids_fit(self, ids: pa.Array) -> npt.NDArray[np.bool_] | bool:
+        """Which ids of a column, that are neither empty nor too long, are what ids must be; True: all of them."""
+        if self.ids is IdType.TEXT:
+            return True
+        return np.array([id is not None and self.ids.takes(id) for id in ids.to_pylist()], np.bool_)
 
     @property
     def vectors_counted_max(self) -> int:

@@ -12,6 +12,7 @@ from rich.table import Table
 from ingest.cli.client import DEFAULT_ACCOUNT, DEFAULT_URL, Account, Client, Token, Url, run
 from upwell.errors import Invalid
 from upwell.kinds import IndexKind
+from upwell.schema import IdType
 from upwell.shard.metric import Metric
 
 index_commands = typer.Typer(help="Create, list, inspect and delete indexes.", no_args_is_help=True)
@@ -50,6 +51,9 @@ def create(
     ids_unique_in: Annotated[
         IdsUniqueIn | None, typer.Option(help="[default: as the first write with a namespace has it]")
     ] = None,
+    ids: Annotated[
+        IdType, typer.Option(help="What ids are: texts, or integers of 64 bits, as Milvus clients know them.")
+    ] = IdType.TEXT,
     shards: Annotated[int | None, typer.Option(help="Shards [default: the server's].")] = None,
     description: Annotated[str | None, typer.Option(help="A description.")] = None,
     url: Url = DEFAULT_URL,
@@ -73,6 +77,7 @@ def create(
         "embeddingModel": embedding_model,
         "sparseEmbeddingModel": sparse_embedding_model,
         "idsUniqueIn": ids_unique_in,
+        "ids": None if ids is IdType.TEXT else ids,
         "shards": shards,
         "description": description,
     }

@@ -10,10 +10,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from ingest.openapi import cloudflare, own, upstash
+from ingest.openapi import cloudflare, milvus, own, upstash
 from ingest.openapi.operation import Answer, Body, Content, Operation, Parameter
 
-OPERATIONS = (*cloudflare.OPERATIONS, *upstash.OPERATIONS, *own.OPERATIONS)
+OPERATIONS = (*cloudflare.OPERATIONS, *upstash.OPERATIONS, *milvus.OPERATIONS, *own.OPERATIONS)
 
 DESCRIPTION = """\
 Upwell takes vectors, acknowledges them once they are durable, and makes them visible a moment later, in order and all at once.
@@ -23,6 +23,8 @@ clients work unchanged. Every answer there and under `/upwell/v1` is an envelope
 of a request are ignored, unless its schema says otherwise.
 
 What is under `/upstash/{account}/{index}` is Upstash Vector's: that is the URL which Upstash's clients are given, with a token of Upwell's.
+
+What is under `/v1/vector` and `/v2/vectordb` is Milvus's and Zilliz Cloud's: their clients are given the address before it.
 """
 
 SECURITY_SCHEMES = {
@@ -66,7 +68,7 @@ def document() -> dict[str, Any]:
             "description": DESCRIPTION,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "tags": [*cloudflare.TAGS, *upstash.TAGS, *own.TAGS],
+        "tags": [*cloudflare.TAGS, *upstash.TAGS, *milvus.TAGS, *own.TAGS],
         "security": SECURITY,
         "paths": resolved["paths"],
         "components": {

@@ -20,7 +20,6 @@ import contextlib
 import os
 import resource
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -45,6 +44,7 @@ from tests.bench.harness import (
     percentiles,
     write_result,
 )
+from tests.forked import Process
 from tests.service import Api, Service
 from upwell.changeset import Changeset, Operation
 from upwell.clock import SystemClock
@@ -132,7 +132,7 @@ def load(index: Index, size: Size, clusters: Clusters) -> str:
     return mint(index.record.receipt_key, Receipt(position, 0))
 
 
-async def ready_worker(service: Service, calls: Calls, dimensions: int) -> subprocess.Popen[bytes]:
+async def ready_worker(service: Service, calls: Calls, dimensions: int) -> Process:
     """Start a worker and have it apply a little: all that it imports is there."""
     process = service.start_worker()
     await calls.create("ready", dimensions)
@@ -180,7 +180,7 @@ def find(service: Service) -> Index:
     return open_engine(Settings.model_validate({"data": service.data})).find("default", INDEX)
 
 
-def stop(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+def stop(process: Process) -> None:
     """End a process and wait for it."""
     process.terminate()
     process.wait(STOP_S)
@@ -315,7 +315,7 @@ async def upload(service: Service, nbytes: int) -> dict[str, Any]:
 async def measure(size: Size) -> dict[str, Any]:
     """All of it, on one service."""
     clusters = Clusters(size.dimensions)
-    with Service({"UPWELL_TOKEN": TOKEN}) as service:
+    with Service({"UPWELL_TOKEN": TOKEN}, fresh=True) as service:
         filled = await fill(service, size, clusters)
         queries = clusters.points(size.queries)
         ids, served = await serve(service, queries)

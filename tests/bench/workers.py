@@ -181,7 +181,7 @@ async def fresh_round(
 ) -> AsyncIterator[tuple[Round, Service, Calls]]:
     """A front end without workers, on fresh data; with ``more`` settings."""
     settings = {"UPWELL_TOKEN": TOKEN, "UPWELL_SHARDS": str(SHARDS), **ONE_JOB, **HELD}
-    with Service(settings | dict(more or {})) as service:
+    with Service(settings | dict(more or {}), fresh=True) as service:
         api = service.start_api()
         async with connected(api.url) as calls, asyncio.timeout(WORK_S):
             one = Round(service, calls)

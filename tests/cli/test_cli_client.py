@@ -70,10 +70,10 @@ def test_an_index_from_its_creation_to_its_end(upwell: CliRunner) -> None:
             {"kind": "hybrid", "dimensions": 2},
         ),
         (
-            ["--embedding-model", "wordllama"],
+            ["--embedding-model", "wordllama", "--ids", "int64"],
             "256 dimensions, cosine",
             "dense │ 256        │ cosine",
-            {"kind": "dense", "dimensions": 256, "embeddingModel": "WORDLLAMA"},
+            {"kind": "dense", "dimensions": 256, "embeddingModel": "WORDLLAMA", "ids": "int64"},
         ),
         (
             ["--kind", "sparse", "--sparse-embedding-model", "bm25"],

@@ -15,7 +15,8 @@ from tests.clients.javascript import Home, Ran
 from tests.service import TOKEN, Index, Service, running
 
 ACCOUNT = "0123456789abcdef0123456789abcdef"
-VERSIONS = ("wrangler", "wrangler-newest")
+#: Each command is a second of computing, so the old one is for `make test-all`.
+VERSIONS = (pytest.param("wrangler", marks=pytest.mark.slow), "wrangler-newest")
 
 Wrangler = Callable[..., Ran]
 

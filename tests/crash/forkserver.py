@@ -1,12 +1,13 @@
 """Starts front ends and workers within milliseconds: a process of one thread that has imported them, and forks.
 
-    in    {"number": 1, "kind": "api" | "worker", "environment": {...}, "output": path, "fresh": false}
+    in    {"number": 1, "kind": "api" | "worker", "environment": {...}, "output": path | null, "fresh": false}
           {"pid": pid, "signal": 9}
     out   {"number": 1, "born": pid}        {"died": pid, "status": -9}
 
 A forked child inherits no thread and no lock, for there is only one thread here: that is checked before every fork, because
-FAISS, OpenMP and NumPy would start theirs at their first use. A ``fresh`` child is a new Python instead, as in real life. Signals go
-through here because only a parent knows for certain that a process id is still its child's.
+FAISS, OpenMP and NumPy would start theirs at their first use. A ``fresh`` child is a new Python instead, as in real life. Without an
+``output`` it writes to our standard error. Signals go through here because only a parent knows for certain that a process id is
+still its child's.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def _be(asked: dict[str, Any], parent: int) -> None:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        output = os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        output = 2
+        if asked["output"] is not None:
+            output = os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         nothing = os.open(os.devnull, os.O_RDONLY)
         for fd, wanted in ((nothing, 0), (output, 1), (output, 2)):
             os.dup2(fd, wanted)
@@ -92,8 +95,12 @@ def _be(asked: dict[str, Any], parent: int) -> None:
         os.environ.update(asked["environment"])
         if asked["fresh"]:
             os.execv(sys.executable, [sys.executable, "-m", MODULES[asked["kind"]]])
-        failpoint._plan = failpoint._Plan(Path(os.environ[failpoint.VARIABLE]))
-        status = MAINS[asked["kind"]]()
+        if failpoint.VARIABLE in os.environ:
+            failpoint._plan = failpoint._Plan(Path(os.environ[failpoint.VARIABLE]))
+        main = MAINS[asked["kind"]]
+        # What Python starts for its pools imports what is ``__main__`` here.
+        sys.modules["__main__"] = sys.modules[main.__module__]
+        status = main()
     except BaseException:  # noqa: BLE001  what a child fails by must not unwind into the parent's code
         traceback.print_exc()
     finally:

@@ -14,6 +14,8 @@ from aiohttp import ClientSession, web
 from aiohttp.web_urldispatcher import MatchedSubAppResource
 
 from ingest.app import assemble, create_app
+from ingest.doors.milvus.routes import COMMANDS as MILVUS_COMMANDS
+from ingest.doors.milvus.routes import PREFIXES
 from ingest.doors.upstash.routes import COMMANDS
 from ingest.openapi import document
 from upwell.engine import open_engine
@@ -48,6 +50,13 @@ def upstash_commands() -> Iterator[tuple[str, str, str]]:
             yield "post", "", f"{UPSTASH}/{name}/{{namespace}}"
 
 
+def milvus_commands(prefix: str) -> Iterator[tuple[str, str, str]]:
+    """So has the Milvus door one for each version of it."""
+    (version,) = (version for version, known in PREFIXES.items() if known == prefix)
+    for name, command in MILVUS_COMMANDS[version].items():
+        yield command.method.lower(), "", f"{prefix}/{name}"
+
+
 def routed(app: web.Application) -> Iterator[tuple[str, str, str]]:
     """(method, host or nothing, path) of every route, but for the HEAD that comes with a GET."""
     for resource in app.router.resources():
@@ -56,6 +65,8 @@ def routed(app: web.Application) -> Iterator[tuple[str, str, str]]:
             assert route.resource is not None
             if route.resource.canonical == UPSTASH + "{command}":
                 yield from upstash_commands()
+            elif route.resource.canonical.endswith("/{command}"):
+                yield from milvus_commands(route.resource.canonical.removesuffix("/{command}"))
             elif route.method != "HEAD":
                 yield route.method.lower(), host, route.resource.canonical
 

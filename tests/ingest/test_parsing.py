@@ -22,7 +22,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from ingest.body import Rules
-from ingest.parsing import Parsers, Upload
+from ingest.body.inflate import Bytes
+from ingest.parsing import Parsers, Received, Upload
 from ingest.spool import SPOOLED_BYTES_MIN, Spooled, SpooledName, opened
 from upwell.changeset import Operation, decode_columns
 from upwell.errors import Gone, Invalid, InvalidLine, LineProblem, Reason, TooLarge, UpwellError
@@ -209,6 +210,34 @@ async def test_an_upload_that_is_given_up_leaves_no_file_open() -> None:
             while len(os.listdir("/proc/self/fd")) > before:  # noqa: ASYNC110  the server lets go when it notices
                 await asyncio.sleep(0.02)
     await front.parsers.close()
+
+
+def slow_size(body: Bytes) -> int:
+    """How large a body is, found out slowly."""
+    time.sleep(0.3)
+    return len(body)
+
+
+@pytest.mark.parametrize("given_up", [False, True])
+async def test_a_body_is_kept_for_as_long_as_somebody_looks_into_it(given_up: bool) -> None:
+    """Though who asked gives up, and lets go of it, before the process has opened it."""
+    parsers, file = Parsers(1), Spooled("upload")
+    file.write(b"abc")
+    path = Path(f"/proc/self/fd/{Path(file.name.path).name}")
+    with Received(file) as received:
+        look = asyncio.ensure_future(parsers.look(received, slow_size))
+        if given_up:
+            await asyncio.sleep(0)
+            look.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await look
+        else:
+            assert await look == 3
+    assert path.exists() is given_up
+    async with asyncio.timeout(10):
+        while path.exists():  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.02)
+    await parsers.close()
 
 
 def test_a_descriptor_that_became_another_file_is_not_touched() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from ingest.doors.upstash import answers, queries
+from ingest import large
+from ingest.doors.upstash import queries
 from ingest.doors.upstash.fields import Fields
 from ingest.doors.upstash.filters import FIELDS_MAX, GLOBS_MAX, parse_filter
 from ingest.doors.upstash.questions import FILTERS_MAX
@@ -35,7 +36,7 @@ def allow(monkeypatch: pytest.MonkeyPatch) -> Set:
 
     def setting(**values: int) -> None:
         for name, value in values.items():
-            monkeypatch.setattr(answers, name, value)
+            monkeypatch.setattr(large, name, value)
 
     return setting
 
@@ -88,7 +89,7 @@ async def test_a_large_answer_is_whole_piece_by_piece(house: UpstashHouse, allow
 
 
 async def test_only_so_many_large_answers_are_held(house: UpstashHouse, allow: Set) -> None:
-    allow(PIECE_BYTES=7, HELD_BYTES_MAX=answers._HELD.nbytes + 20_000)
+    allow(PIECE_BYTES=7, HELD_BYTES_MAX=large._HELD.nbytes + 20_000)
     for _ in range(5):
         assert len(await house.result("query", ASKED)) == 10, "what was taken makes room"
         gc.collect()

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.body.decoder import FastDecoder
 from ingest.body.simd import simdjson
-from ingest.doors.upstash.fast import FastDecoder
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**63), 2**64 - 1)
 PLAIN = st.recursive(
@@ -38,7 +38,7 @@ def plain(value: Any) -> Any:
 @given(ITEMS, st.booleans())
 def test_it_is_what_it_always_is(item: Any, spaced: bool) -> None:
     text = json.dumps(item, ensure_ascii=False).encode("utf-8", "replace") if spaced else orjson.dumps(item)
-    expected, decoded = orjson.loads(text), FastDecoder().decode(text)
+    expected, decoded = orjson.loads(text), FastDecoder("vector").decode(text)
     if isinstance(decoded.get("vector"), np.ndarray):
         expected["vector"] = [float(number) for number in expected["vector"]]
     assert plain(decoded) == expected
@@ -62,7 +62,7 @@ def test_it_is_what_it_always_is(item: Any, spaced: bool) -> None:
     ],
 )
 def test_what_is_unusual_is_decoded_as_ever(text: bytes, is_fast: bool) -> None:
-    decoder = FastDecoder()
+    decoder = FastDecoder("vector")
     for _ in range(2):
         value = decoder.decode(text)
         assert plain(value) == orjson.loads(text)
@@ -84,4 +84,4 @@ def test_what_is_unusual_is_decoded_as_ever(text: bytes, is_fast: bool) -> None:
 )
 def test_what_is_no_json_is_none(text: bytes) -> None:
     with pytest.raises(orjson.JSONDecodeError):
-        FastDecoder().decode(text)
+        FastDecoder("vector").decode(text)

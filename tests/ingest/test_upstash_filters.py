@@ -21,10 +21,9 @@ from upwell.shard.filter import (
     Every,
     MetadataColumns,
     depth,
-    filter_from_json,
-    filter_to_json,
 )
 from upwell.shard.filter import matching as matching_rows
+from upwell.shard.filter_json import filter_from_json, filter_to_json
 
 BYTES_MAX = 100_000
 

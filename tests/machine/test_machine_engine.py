@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 
 from tests.making import Client, contents, make_engine, make_index
 from tests.plain_index import COUNTED, PlainIndex, PlainMutation, PlainRow
+from tests.thorough import examples
 from upwell.changeset import KeyScope, Operation
 from upwell.clock import SystemClock
 from upwell.doorbell.connection import connect
@@ -301,7 +302,7 @@ def test_the_machine(valkey: EmbeddedValkey) -> None:
     run_state_machine_as_test(
         UpwellMachine,
         settings=settings(
-            max_examples=60,
+            max_examples=examples(60),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -18,6 +18,7 @@ from ingest.body import Rules, parse_upload
 from tests import bodies
 from tests.bodies import ANYTHING, Sent, an_object, array, mostly, nested, quoted
 from tests.service import TOKEN, Index, Service, running
+from tests.thorough import examples
 from upwell.changeset import Changeset, Operation
 from upwell.errors import Invalid
 
@@ -93,10 +94,10 @@ def wire(service: Service) -> Iterator[Wire]:
     wire.close()
 
 
-def fuzzed(examples: int) -> settings:
+def fuzzed(all_of_them: int) -> settings:
     """Settings of a property that is tried on so many requests."""
     fine = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
-    return settings(deadline=None, max_examples=examples, suppress_health_check=fine)
+    return settings(deadline=None, max_examples=examples(all_of_them), suppress_health_check=fine)
 
 
 def made_of(sent: Sent, operation: Operation, *, discard: bool) -> Changeset | None:

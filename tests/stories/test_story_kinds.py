@@ -16,7 +16,8 @@ from tests.service import TOKEN, Answer, Api, Index, Service, running
 from upwell.changeset import Changeset, Details, KeyScope, Operation, Rename, Selection, without_rows
 from upwell.engine import Engine, open_engine
 from upwell.settings import Settings
-from upwell.shard.filter import OneOf, filter_to_json
+from upwell.shard.filter import OneOf
+from upwell.shard.filter_json import filter_to_json
 from upwell.sparse import Sparse
 
 CONFIG = {"dimensions": 2, "metric": "cosine"}
@@ -47,7 +48,8 @@ def create(service: Service, **body: Any) -> Answer:
     [
         ({"config": CONFIG}, {}),
         ({"config": CONFIG, "kind": "dense", "idsUniqueIn": "index", "embeddingModel": None}, {}),
-        ({"config": CONFIG, "idsUniqueIn": "namespace"}, {"idsUniqueIn": "namespace"}),
+        ({"config": CONFIG, "idsUniqueIn": "namespace", "ids": "text"}, {"idsUniqueIn": "namespace"}),
+        ({"config": CONFIG, "ids": "int64"}, {"ids": "int64"}),
         ({"config": CONFIG, "kind": "hybrid"}, {"kind": "hybrid", "idsUniqueIn": "namespace"}),
         ({"config": CONFIG, "kind": "hybrid", "idsUniqueIn": "index"}, {"kind": "hybrid"}),
         ({"kind": "sparse", "idsUniqueIn": "index"}, {"kind": "sparse"}),
@@ -109,6 +111,7 @@ def test_an_index_says_in_what_it_is_not_like_cloudflares(
         ({"config": CONFIG, "kind": None}, 40026, "kind: expected one of dense, sparse, hybrid"),
         ({"kind": "hybrid"}, 50400, INVALID + "Config must be provided"),
         ({"config": CONFIG, "idsUniqueIn": "open"}, 40026, "idsUniqueIn: "),
+        ({"config": CONFIG, "ids": "int32"}, 40026, "ids: "),
         ({"config": CONFIG, "kind": "sparse"}, 40026, "config: a sparse index has neither dimensions"),
         ({"config": {"dimensions": 0}, "kind": "sparse"}, 40026, "config: a sparse index has neither"),
         (

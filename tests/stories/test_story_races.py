@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from subprocess import Popen
 
 import pytest
 
@@ -50,7 +49,7 @@ class Sleeper:
     def __init__(self, service: Service, number: int) -> None:
         self._plan = service.folder / f"steps-{number}"
         service.settings[VARIABLE] = str(self._plan)
-        self.process: Popen[bytes] = service.start_worker()
+        self.process = service.start_worker()
         del service.settings[VARIABLE]
 
     def falls_asleep_at(self, step: Step) -> None:

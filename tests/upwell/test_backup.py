@@ -60,8 +60,10 @@ def test_a_restored_index_is_the_one_that_was_backed_up(house: House, backup: Pa
         "search with a filter",
         "get by ids",
         "list",
+        "notes",
     ):
         assert questions()[name](engine, index, house) == questions()[name](source, was, house), name
+    assert index.notes.read() and index.record.row_schema is not None
     kept = ("id", "secret", "name", "created_at")
     assert index.record.model_dump(exclude=set(kept)) == was.record.model_dump(exclude=set(kept))
     assert index.record.id != was.record.id and index.record.secret != was.record.secret

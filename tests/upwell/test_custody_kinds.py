@@ -37,7 +37,8 @@ from upwell.kinds import IndexKind
 from upwell.outcome import State
 from upwell.query.scan import Scan
 from upwell.shard.embedding import NoClaims
-from upwell.shard.filter import Glob, filter_to_json
+from upwell.shard.filter import Glob
+from upwell.shard.filter_json import filter_to_json
 from upwell.shard.metric import Metric
 from upwell.shard.rows import SegmentRows
 from upwell.shard.segment import encode_segment

@@ -29,11 +29,10 @@ from upwell.shard.filter import (
     Some,
     Within,
     depth,
-    filter_from_json,
-    filter_to_json,
     matching,
     paths,
 )
+from upwell.shard.filter_json import filter_from_json, filter_to_json
 from upwell.shard.property import READ_AT_ONCE
 
 ROWS: list[Any] = [
@@ -181,7 +180,12 @@ def test_the_form_in_the_log_never_changes(asked: Filter, text: str) -> None:
 
 
 def test_an_integer_in_json_is_the_number_that_it_is() -> None:
-    assert repr(filter_from_json(["in", "a", 1])) == repr(OneOf("a", (1.0,)))
+    largest = 2**64 - 1
+    for number in (1, 2**53 + 1, -(2**63), largest):
+        assert repr(filter_from_json(["in", "a", number])) == repr(OneOf("a", (number,)))
+    for beyond in (largest + 1, -(2**63) - 1, 2**70):
+        assert repr(filter_from_json(["in", "a", beyond])) == repr(OneOf("a", (float(beyond),)))
+        assert filter_to_json(OneOf("a", (beyond,))) == ["in", "a", float(beyond)]
 
 
 SCALARS = st.none() | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5)

@@ -36,8 +36,8 @@ def reads(whole: bytes, place: int, bit: int) -> bool:
 def test_numbers_on_disk_stay_what_they_are(kind: Kind) -> None:
     """A renumbered kind, or a format that rose without a golden store of it, shows here."""
     assert (int(kind), VERSION[kind]) == {
-        "LOG_ENTRY": (1, 3), "MANIFEST": (2, 5), "SEGMENT": (3, 4), "DELETIONS": (4, 1),
-        "INDEX_RECORD": (5, 2), "CATALOG_EVENT": (6, 1), "TOKEN": (7, 1), "PAYLOAD": (8, 1), "PART": (9, 1),
+        "LOG_ENTRY": (1, 4), "MANIFEST": (2, 5), "SEGMENT": (3, 4), "DELETIONS": (4, 1),
+        "INDEX_RECORD": (5, 3), "CATALOG_EVENT": (6, 1), "TOKEN": (7, 1), "PAYLOAD": (8, 1), "PART": (9, 1),
         "WEBHOOK": (10, 1), "REQUEST": (11, 1), "FAILED": (12, 1), "FAILURES": (13, 1),
-        "BACKUP": (14, 1), "NAMESPACES": (15, 1), "EMBEDDED": (16, 1),
+        "BACKUP": (14, 1), "NAMESPACES": (15, 1), "EMBEDDED": (16, 1), "NOTES": (17, 1),
     }[kind.name]  # fmt: skip

@@ -16,7 +16,7 @@ from tests.making import Client, HandClock, contents, delete, drain, make_engine
 from upwell.custody.check import check_store
 from upwell.custody.findings import Finding, Report, Severity
 from upwell.engine import Engine, Index
-from upwell.errors import NotFound
+from upwell.errors import NotFound, Unavailable
 from upwell.format import VERSION, Kind, pack
 from upwell.manifest import ManifestChain, SegmentRef, ShardState
 from upwell.shard.rows import SegmentRows
@@ -51,10 +51,12 @@ def test_a_store_that_is_well_is_clean_and_all_of_it_was_read(house: House) -> N
     report = checked(house.objects)
     assert problems(report) == [] and report.clean
     assert (report.indexes, report.vectors) == (1, 2_099)
-    # Folded into another one, and not collected yet.
-    (note,) = report.findings
-    assert (note.key, note.index) == (f"{house.folder}/segment", NAME)
-    assert "1 objects" in note.problem
+    # Folded into another one, and superseded; not collected yet.
+    segments, notes = sorted(report.findings, key=lambda one: one.key, reverse=True)
+    assert (segments.key, segments.index) == (f"{house.folder}/segment", NAME)
+    assert "1 objects" in segments.problem
+    assert (notes.key, notes.index) == (f"{house.folder}/notes", NAME)
+    assert "2 objects" in notes.problem
     own = [key for key in house.objects if not key.startswith("catalog/") and "/manifest/" not in key]
     assert report.objects == len(own)
     assert report.nbytes == sum(len(house.objects[key]) for key in own)
@@ -74,7 +76,7 @@ def test_a_bit_flipped_in_any_object_is_found_and_named(house: House) -> None:
             else:
                 # What no reader looks at is looked at only where there is much of it.
                 assert place not in {3, 70}, key
-                assert key.startswith(("catalog/", "token/")) or "/manifest/" in key
+                assert key.startswith(("catalog/", "token/", "database/")) or "/manifest/" in key
 
 
 def test_a_flip_between_sections_is_a_warning_about_the_disk(house: House) -> None:
@@ -149,6 +151,27 @@ def test_a_name_given_twice_is_found(house: House) -> None:
     data = joined(pack(Kind.CATALOG_EVENT, {"event": "created", "index": "0" * 32, "at": ""}))
     found = problems(checked(house.objects | {event: data}))
     assert any(each.key == event and "another had it" in each.problem for each in found)
+
+
+def test_what_a_renamer_left_half_done_and_databases_that_cannot_be_read_are_told(house: House) -> None:
+    engine = engine_on(house.objects)
+    assert isinstance(engine.store, DictStore)
+    taken = engine.catalog._events.take_away
+
+    def dies(*_: object) -> None:
+        raise Unavailable("it died")
+
+    engine.catalog._events.take_away = dies  # type: ignore[assignment, method-assign]
+    with pytest.raises(Unavailable):
+        engine.rename("default", "house", "again")
+    engine.catalog._events.take_away = taken  # type: ignore[method-assign]
+    report = checked(engine.store.objects)
+    (told,) = [one for one in report.findings if one.key.startswith("catalog/")]
+    assert "as well" in told.problem and report.clean and report.indexes == 1
+    key = next(key for key in house.objects if key.startswith("database/empty/"))
+    moved = house.objects | {key.replace("empty", "other"): house.objects[key]}
+    (error,) = problems(checked(moved))
+    assert (error.severity, error.problem) == (Severity.ERROR, "it is of another database")
 
 
 def test_only_one_index_can_be_asked_about(house: House) -> None:

@@ -33,6 +33,7 @@ from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
 from upwell.changeset import Changeset, KeyScope, Operation, about_property
 from upwell.engine import Engine
+from upwell.errors import Gone
 from upwell.kinds import IndexKind
 from upwell.log import writer as writer_module
 from upwell.log.entry import PreparedMutation, request_of
@@ -41,6 +42,7 @@ from upwell.manifest.failures import FAILURES_INLINE_MAX
 from upwell.outcome import State
 from upwell.properties import MetadataIndex, PropertyType
 from upwell.query.search import search
+from upwell.schema import Consistency, FieldType, IdType, RowSchema, ScalarField
 from upwell.shard import ann, merge
 from upwell.shard.filter import Covered, OneOf
 from upwell.shard.metric import Metric
@@ -74,6 +76,7 @@ def write_golden(folder: Path) -> None:
     write_declared(engine)
     write_failed(engine)
     write_spaces(engine)
+    write_noted(engine)
     engine.catalog.delete("default", "golden")
     make_index(engine, "golden")
     engine.catalog.create("default", make_new("gone"))
@@ -178,12 +181,94 @@ def write_spaces(engine: Engine) -> None:
     Client(index).append(*(one.changeset() for one in SPACES_WAITING))
 
 
+#: What rows of the index "noted" have.
+SCHEMA = RowSchema(
+    id_field="key",
+    ids=IdType.INT64,
+    auto_id=True,
+    vector_field="v",
+    fields=(
+        ScalarField(name="price", type=FieldType.DOUBLE, nullable=True, default=1.5),
+        ScalarField(name="tags", type=FieldType.ARRAY, element=FieldType.VARCHAR, bytes_max=9, capacity=4),
+    ),
+    dynamic=False,
+    order=("key", "v", "price", "tags"),
+    partition_key="price",
+    consistency=Consistency.STRONG,
+)
+#: What it is told: applied, and waiting in its log.
+NOTED_APPLIED = (
+    PlainMutation(Operation.UPSERT, (PlainRow("1", None, (1, 2), metadata={"o": {"a": 1}, "price": 2}),)),
+)
+NOTED_WAITING = (
+    PlainMutation(
+        Operation.UPDATE,
+        (PlainRow("1", metadata={"o": {"b": 1}, "price": None}), PlainRow("2", metadata={"price": 1})),
+        patch=True,
+        shallow=True,
+    ),
+    PlainMutation(
+        Operation.UPDATE,
+        (
+            PlainRow("1", None, (5, 6), metadata={"new": 1}),
+            PlainRow("-3", None, (3, 4), metadata={"price": None, "é": 1}),
+        ),
+        patch=True,
+        shallow=True,
+        adds=True,
+    ),
+)
+
+
+def write_noted(engine: Engine) -> None:
+    """Format 6: an index with a schema of rows and notes, which was made under another name, and updates that came with them waiting; and
+    databases."""
+    engine.create("default", replace(make_new("unnoted"), row_schema=SCHEMA, key_scope=KeyScope.INDEX))
+    engine.rename("default", "unnoted", "noted")
+    index = engine.find("default", "noted")
+    Client(index).append(*(one.changeset() for one in NOTED_APPLIED))
+    drain(engine, index)
+    Client(index).append(*(one.changeset() for one in NOTED_WAITING))
+    for n in range(3):
+        index.notes.change(lambda notes, n=n: notes | {f"é{n}": [n, None]})  # type: ignore[misc]
+    engine.databases.create("shop", {"database.resource_groups": "x"})
+    engine.databases.set_alias("default", "known", "noted", new=True)
+
+
+def check_noted(engine: Engine) -> None:
+    """As it was written."""
+    index = engine.find("default", "noted")
+    assert index.record.row_schema == SCHEMA and index.record.description == "gone"
+    assert engine.index(index.record.id).record.name == "noted"
+    assert index.notes.read() == {f"é{n}": [n, None] for n in range(3)}
+    assert engine.databases.list() == ["default", "shop"]
+    assert engine.databases.properties("shop") == {"database.resource_groups": "x"}
+    assert engine.databases.aliases("default") == {"known": "noted"}
+    plain = PlainIndex(KeyScope.INDEX)
+    for position, mutations in enumerate((NOTED_APPLIED, NOTED_WAITING), 1):
+        for place, one in enumerate(mutations):
+            assert not isinstance(plain.apply(one, (position, place)), str)
+        compare(index.newest.get(), plain)
+        drain(engine, index)
+    with pytest.raises(Gone):
+        engine.find("default", "unnoted")
+    assert engine.rename("default", "noted", "unnoted").id == index.record.id
+
+
 def keyed(changeset: Changeset) -> PreparedMutation:
     one = prepared(changeset)
     return replace(one, mutation=replace(one.mutation, by="golden", request=request_of(one, "golden", "key")))
 
 
 OLDER = {"format-1", "format-2", "format-3"}
+
+
+@pytest.mark.parametrize(
+    "name", sorted({path.name for path in GOLDEN.iterdir()} - OLDER - {"format-4", "format-5"})
+)
+def test_names_notes_and_databases_of_an_earlier_format_are_what_they_were(tmp_path: Path, name: str) -> None:
+    shutil.copytree(GOLDEN / name, tmp_path / name)
+    check_noted(make_engine(tmp_path / name))
 
 
 @pytest.mark.parametrize("name", sorted({path.name for path in GOLDEN.iterdir()} - OLDER - {"format-4"}))
@@ -208,6 +293,8 @@ def test_the_golden_store_of_today_is_what_its_tests_expect(tmp_path: Path) -> N
     """So that one may be written as soon as a format is done."""
     write_spaces(engine := make_engine(tmp_path))
     check_spaces(engine)
+    write_noted(engine)
+    check_noted(engine)
 
 
 @pytest.mark.parametrize("name", sorted({path.name for path in GOLDEN.iterdir()} - OLDER))

@@ -167,6 +167,7 @@ DETAILS = [
     (Operation.DELETE_NAMESPACE, Details(selection=Selection(namespace="n"), namespace="n")),
     (Operation.RENAME_NAMESPACE, Details(rename=Rename(namespace="n", new_namespace="m", delete_existing=True))),
     (Operation.UPDATE, Details(patch=True, scope=KeyScope.NAMESPACE, namespace="")),
+    (Operation.UPDATE, Details(patch=True, shallow=True, adds=True)),
 ]  # fmt: skip
 
 
@@ -174,13 +175,18 @@ DETAILS = [
 def test_an_entry_keeps_what_an_operation_is_told(
     index: Index, operation: Operation, details: Details
 ) -> None:
-    made = replace(
-        without_rows(Operation.RESET, Details(selection=Selection())), operation=operation, details=details
+    empty = Changeset(
+        operation=Operation.UPDATE,
+        ids=pa.array([], pa.utf8()),
+        vectors=np.empty((0, 2), np.float32) if details.adds else None,
+        received=0,
     )
+    made = replace(empty, operation=operation, details=details)
     entry = index.log.read(index.log_writer().append([prepared(made)]))
     assert (entry.mutations[0].operation, entry.mutations[0].details) == (operation, details)
     back = entry.changeset(0, lambda _: pytest.fail("it has no payload object"))
-    assert (back.operation, back.details, len(back), back.vectors) == (operation, details, 0, None)
+    assert (back.operation, back.details, len(back)) == (operation, details, 0)
+    assert (back.vectors is None) is not details.adds
 
 
 def test_an_update_comes_back_with_what_it_gives_and_no_more() -> None:

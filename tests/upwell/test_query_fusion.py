@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+from collections.abc import Callable
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given
 
-from upwell.query.fusion import Fusion, dbsf, rrf
+from upwell.query.fusion import ByRank, ByScore, Fusion, Scored, dbsf, rrf
 
 LISTS = st.lists(
     st.dictionaries(st.sampled_from("abcdefghij"), st.floats(-1e6, 1e6, width=32), max_size=8).map(
@@ -80,3 +81,81 @@ def test_any_lists_are_fused_as_the_formulas_say(lists: list[list[tuple[str, flo
         assert len(fused) == len(expected)
         assert all(first >= second for (_, first), (_, second) in itertools.pairwise(fused))
         assert all(math.isfinite(score) for _, score in fused)
+
+
+@pytest.mark.parametrize("k", [0, -1, 16384, math.nan, math.inf])
+def test_a_k_that_milvus_refuses_is_none(k: float) -> None:
+    with pytest.raises(ValueError, match="expected one between"):
+        ByRank(k)
+
+
+@given(LISTS, st.floats(0.001, 16_383))
+def test_by_rank_it_is_milvuss_formula(lists: list[list[tuple[str, float]]], k: float) -> None:
+    expected: dict[str, float] = {}
+    for ranking in lists:
+        for rank, (key, _) in enumerate(ranking, 1):
+            expected[key] = expected.get(key, 0) + 1 / (k + rank)
+    assert dict(ByRank(k).fuse(lists)) == pytest.approx(expected, rel=1e-9)
+    assert dict(ByRank().fuse([[("a", 1.0)]])) == {"a": 1 / 61}
+
+
+#: By Milvus's formulas, of what it calls a distance: of L2 the smaller one is better, and ours have a minus.
+NORMALISED: dict[Scored, Callable[[float], float]] = {
+    Scored.COSINE: lambda score: (1 + score) * 0.5,
+    Scored.INNER_PRODUCT: lambda score: 0.5 + math.atan(score) / math.pi,
+    Scored.SQUARED_DISTANCE: lambda score: 1 - 2 * math.atan(-score) / math.pi,
+}
+
+
+@pytest.mark.parametrize("kind", Scored)
+def test_normalised_scores_lie_between_0_and_1_and_keep_their_order(kind: Scored) -> None:
+    scores = {
+        Scored.COSINE: [-1, -0.5, 0, 1],
+        Scored.INNER_PRODUCT: [-1e30, -2, 0, 3, 1e30],
+        Scored.SQUARED_DISTANCE: [-1e30, -4, -0.5, 0],
+    }[kind]
+    shown = [kind.normalised(score) for score in scores]
+    assert shown == pytest.approx([NORMALISED[kind](score) for score in scores])
+    assert all(0 <= one <= 1 for one in shown) and shown == sorted(shown)
+
+
+@given(
+    lists=LISTS,
+    kinds=st.lists(st.sampled_from(Scored), min_size=3, max_size=3),
+    weights=st.lists(st.floats(0, 1), min_size=3, max_size=3),
+    normalised=st.booleans(),
+)
+def test_weighted_scores_are_summed_as_the_formulas_say(
+    lists: list[list[tuple[str, float]]], kinds: list[Scored], weights: list[float], normalised: bool
+) -> None:
+    kinds, weights = kinds[: len(lists)], weights[: len(lists)]
+    how = ByScore(tuple(weights), tuple(kinds), normalised=normalised)
+    mixed = len({kind is Scored.SQUARED_DISTANCE for kind in kinds}) > 1
+    expected: dict[str, float] = {}
+    for ranking, kind, weight in zip(lists, kinds, weights, strict=True):
+        alone = not normalised and not (mixed and kind is Scored.SQUARED_DISTANCE)
+        for key, score in ranking:
+            part = weight * (score if alone else NORMALISED[kind](score))
+            expected[key] = expected.get(key, 0) + part
+    fused = how.fuse(lists)
+    assert dict(fused) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert all(first >= second for (_, first), (_, second) in itertools.pairwise(fused))
+    assert how.sums_distances == (
+        not normalised and bool(kinds) and not mixed and kinds[0] is Scored.SQUARED_DISTANCE
+    )
+
+
+def test_distances_alone_are_summed_as_they_are_unless_told_otherwise() -> None:
+    """Milvus then has the smallest sum first, and what is in one list only has a smaller one."""
+    near, far = [("a", -1.0), ("b", -4.0)], [("b", -2.0)]
+    kinds = (Scored.SQUARED_DISTANCE, Scored.SQUARED_DISTANCE)
+    assert ByScore((1, 0.5), kinds).fuse([near, far]) == [("a", -1.0), ("b", -5.0)]
+    assert ByScore((1, 0.5), kinds).sums_distances
+    assert not ByScore((1, 0.5), kinds, normalised=True).sums_distances
+
+
+def test_each_list_has_its_weight() -> None:
+    with pytest.raises(ValueError, match="1 weights for 2 lists"):
+        ByScore((1.0,), (Scored.COSINE,)).fuse([[], []])
+    with pytest.raises(ValueError, match="2 weights for 1 lists"):
+        ByScore((1.0, 1.0), (Scored.COSINE,))

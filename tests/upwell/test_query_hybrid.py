@@ -14,9 +14,11 @@ import pytest
 
 from tests.querying import DIMENSIONS, Row, Story, answered, even_ids, floats, is_even, sparse_of
 from upwell.kinds import IndexKind
-from upwell.query.fusion import Fusion
-from upwell.query.hybrid import Question, depth_of, search_hybrid
+from upwell.query.fusion import ByRank, ByScore, Fusion, Scored
+from upwell.query.hybrid import Question, depth_of, fuse_lists, search_hybrid
 from upwell.query.resumable import ResumableQuery
+from upwell.query.search import search
+from upwell.query.sparse import search_sparse
 from upwell.shard.metric import Metric
 
 Vector = npt.NDArray[np.float32]
@@ -222,3 +224,26 @@ def test_found_tells_everything_of_a_row(three: Story) -> None:
         part.tolist() for part in sparse_of([2, 3], [0.3, 0.4])
     ]
     assert search_hybrid(three.view(), dense(3, 4), None, 1, "ns", dense_score=score) == []
+
+
+def test_any_number_of_lists_are_fused_with_equals_in_the_order_of_writing(three: Story) -> None:
+    """Several on one field too, each with a filter of its own: as Milvus's hybrid search has them."""
+    view = three.index.newest.get()
+    odd = search(view, dense(0.3, 0.4), 2, "ns", within=lambda segment: ~even_ids(segment))
+    lists = [
+        search(view, dense(0.1, 0.2), 3, "ns"),
+        search_sparse(view, sparse_of([2, 3], [1, 1]), 3, "ns"),
+        odd,
+    ]
+    assert [[match.found.id for match in one] for one in lists] == [
+        ["id0", "id1", "id2"],
+        ["id2", "id1"],
+        ["id1"],
+    ]
+    fused = fuse_lists(lists, ByRank(1))
+    wanted = {"id0": 1 / 2, "id1": 1 / 3 + 1 / 3 + 1 / 2, "id2": 1 / 4 + 1 / 2}
+    assert {match.found.id: match.closeness for match in fused} == pytest.approx(wanted)
+    assert [match.found.id for match in fused] == ["id1", "id2", "id0"]
+    nothing = ByScore((0.0, 0.0, 0.0), (Scored.COSINE, Scored.INNER_PRODUCT, Scored.COSINE))
+    assert [match.found.id for match in fuse_lists(lists, nothing)] == ["id0", "id1", "id2"]
+    assert fuse_lists([], ByRank()) == []

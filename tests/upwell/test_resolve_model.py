@@ -62,6 +62,11 @@ def rows_of(kind: IndexKind, *, values: bool, sparse: bool, metadata: Any = META
     return st.lists(one, min_size=1, max_size=5).map(tuple)
 
 
+def all_vectors(kind: IndexKind, values: bool, sparse: bool) -> bool:
+    """Has a row with these all that a whole one of this kind needs?"""
+    return (values or not kind.has_dense) and (sparse or not kind.has_sparse)
+
+
 def mutations(kind: IndexKind) -> Any:
     """Any mutation of an index of this kind; writes more often than what takes away."""
     whole = st.builds(
@@ -77,6 +82,8 @@ def mutations(kind: IndexKind) -> Any:
             rows=rows_of(kind, values=given[0], sparse=given[1], metadata=PATCH if given[2] else METADATA),
             scope=SCOPES,
             patch=st.just(given[2]),
+            shallow=st.booleans() if given[2] else st.just(False),
+            adds=st.booleans() if all_vectors(kind, *given[:2]) else st.just(False),
         )
     )
     deletes = st.builds(

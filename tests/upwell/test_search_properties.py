@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.making import Client, delete, drain, make_engine, make_index
+from tests.thorough import examples
 from upwell.changeset import Changeset, KeyScope, Operation
 from upwell.engine import Engine, Index
 from upwell.query import search as searching
@@ -46,6 +47,7 @@ def _everything_is_small() -> Iterator[None]:
         patch.setattr(searching, "SCANNED_ROWS", 6)
         patch.setattr(searching, "SCANNED_FLAT_ROWS", 3)
         patch.setattr(searching, "CODED_FIRST", 4)
+        patch.setattr(searching, "EXACT_SHARE", 1)
         patch.setattr(searching, "CODED_LEAST", 2)
         patch.setattr(os, "fsync", lambda fd: None)
         yield
@@ -185,7 +187,7 @@ STEPS = st.lists(
     ),
 )
 @settings(
-    max_examples=110,
+    max_examples=examples(110),
     deadline=None,
     derandomize=True,
     database=None,

@@ -27,6 +27,7 @@ from tests.making import (
     upsert,
     writes,
 )
+from tests.thorough import examples
 from upwell.changeset import Changeset, KeyScope, Operation
 from upwell.engine import Index
 from upwell.errors import Corrupt, Fenced
@@ -44,7 +45,7 @@ from upwell.shard.segment import Segment, encode_segment
 from upwell.shard.vectors import Vectors
 from upwell.streamed import joined
 
-SMALL = settings(max_examples=60, deadline=None)
+SMALL = settings(max_examples=examples(60), deadline=None)
 
 
 @pytest.fixture

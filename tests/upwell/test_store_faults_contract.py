@@ -199,13 +199,13 @@ def test_an_index_whose_event_was_sent_twice_is_created_and_deleted(bucket: Buck
 
 def test_of_two_creators_one_is_told_that_the_name_is_taken(bucket: Bucket, tmp_path: Path) -> None:
     other = bucket.other(tmp_path)
-    write = bucket.engine.catalog._write_event
+    write = bucket.engine.catalog._events.write
 
     def later(*what: object) -> None:
         make_index(other, "other")
         write(*what)  # type: ignore[arg-type]
 
-    bucket.engine.catalog._write_event = later  # type: ignore[method-assign, assignment]
+    bucket.engine.catalog._events.write = later  # type: ignore[method-assign, assignment]
     with pytest.raises(Exists):
         make_index(bucket.engine, "other")
 
@@ -219,7 +219,7 @@ def test_a_name_never_comes_to_stand_for_an_index_that_was_collected(
     if was_there_before:
         make_index(other, "other")
         other.catalog.delete("default", "other")
-    write = bucket.engine.catalog._write_event
+    write = bucket.engine.catalog._events.write
 
     def asleep(*what: object) -> None:
         for _ in range(3):
@@ -227,10 +227,10 @@ def test_a_name_never_comes_to_stand_for_an_index_that_was_collected(
             bucket.clock.pass_s(GRACE_S)
         write(*what)  # type: ignore[arg-type]
 
-    bucket.engine.catalog._write_event = asleep  # type: ignore[method-assign, assignment]
+    bucket.engine.catalog._events.write = asleep  # type: ignore[method-assign, assignment]
     with pytest.raises((Exists, Unavailable)):
         make_index(bucket.engine, "other")
-    bucket.engine.catalog._write_event = write  # type: ignore[method-assign]
+    bucket.engine.catalog._events.write = write  # type: ignore[method-assign]
     assert len(list(bucket.store.list("index"))) == 1
     # The name is as free as it was, and so is the way on.
     with pytest.raises(NotFound):
@@ -250,18 +250,18 @@ def test_an_index_that_got_its_name_at_the_last_moment_is_kept(bucket: Bucket, t
 
     def named_after_the_look() -> set[str]:
         found = live()
-        bucket.engine.catalog._write_event = write  # type: ignore[method-assign]
+        bucket.engine.catalog._events.write = write  # type: ignore[method-assign]
         write(*said[0])  # type: ignore[arg-type]
         dead._live = live
         return found
 
-    write, said = bucket.engine.catalog._write_event, []
+    write, said = bucket.engine.catalog._events.write, []
 
     def asleep(*what: object) -> None:
         said.append(what)
         raise Unavailable("asleep")
 
-    bucket.engine.catalog._write_event = asleep  # type: ignore[method-assign, assignment]
+    bucket.engine.catalog._events.write = asleep  # type: ignore[method-assign, assignment]
     with pytest.raises(Unavailable):
         make_index(bucket.engine, "other")
     other.collect_dead_indexes()

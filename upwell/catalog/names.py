@@ -1,25 +1,26 @@
 """The catalog: which index an account's name stands for, now.
 
-Each name has a dense history of immutable events, ``catalog/{account}/{name}/{generation:020d}``: created (with an
-identity), deleted, created again … The newest event tells; writing the next one, create-if-absent, is how two people who
-create or delete the same name at once are told apart. "Is my copy still true?" is one look for generation + 1. An event that is
-believed is on stable storage: what is acknowledged to be in an index would be lost with the index's name.
+Each name has a dense history of events (events.py): created (with an identity), deleted, created again … The newest tells; writing
+the next one, create-if-absent, is how two people who create or delete the same name at once are told apart. "Is my copy still true?"
+is one look for generation + 1.
 
-    meta  {"event": "created" | "deleted", "index": identity, "folder": where it was written, "at": when,
-           "writer": whoever wrote it, so that it knows its own}
+An index is renamed by giving it its new name and then taking the old one away; in between both are its names. Its record says for ever what
+it was called first. So before it gets another name, an object in its own folder says which, and with which event:
+``index/{id}/names/{name}/{generation:020d}``. That is how its name is found of an identity, and how whoever makes sure that it gets none
+any more finds a renamer who is asleep.
 """
 
 from __future__ import annotations
 
-import re
+import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import structlog
 
-from upwell.catalog.record import IndexRecord, read_record, write_record
+from upwell.catalog.events import NAME_PATTERN, Event, Events, folder_of
+from upwell.catalog.record import IndexRecord, index_folder, read_record, write_record
 from upwell.changeset import KeyScope
 from upwell.clock import Clock
 from upwell.errors import AlreadyExists, Corrupt, Exists, Gone, Invalid, NotFound, TooNew, Unavailable
@@ -30,20 +31,14 @@ from upwell.kinds import IndexKind
 from upwell.manifest import ManifestChain
 from upwell.schema import RowSchema
 from upwell.shard.metric import Metric
-from upwell.store import Store, read_object
+from upwell.store import Store
 
 log = structlog.get_logger()
 
-#: What may be a piece of a path. Doors allow less, each by its vendor's rules.
-NAME_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,254}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Event:
-    generation: int
-    #: "another's": it is of a name that differs from the one asked for, but not to the file system.
-    kind: Literal["created", "deleted", "another's"]
-    index_id: str
+#: In an index's folder: what it is called, or is about to be, beside what it was called first.
+NAMES = "names"
+#: Names and the events that give them.
+_Given = list[tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +65,16 @@ class Catalog:
         self._clock = clock
         self._grace_s = grace_s
         self._lock = threading.Lock()
-        self._events: dict[tuple[str, str], _Event] = {}
+        self._events = Events(store, clock)
         self._records: dict[str, IndexRecord] = {}
+        #: Of indexes that were renamed: a name that they had when last looked for.
+        self._names: dict[str, str] = {}
 
     def create(self, account: str, new: NewIndex) -> IndexRecord:
         """Make an index, empty and at version 1, and give it its name. Raises Exists, Invalid or Unavailable."""
-        _folder(account, new.name)
+        folder_of(account, new.name)
         began_at = self._clock.monotonic()
-        last = self._newest_event(account, new.name)
-        if last is not None and last.kind != "deleted":
-            raise Exists("an index of this name exists", name=new.name)
+        number = self._events.free(account, new.name)
         record = IndexRecord(
             id=new_identity(),
             account=account,
@@ -100,70 +95,95 @@ class Catalog:
         reached(Step.CATALOG_RECORD_WRITTEN)
         ManifestChain(self._store, record.folder, self._clock, self._grace_s).begin(record.id, record.shards)
         reached(Step.CATALOG_BEGUN)
-        self._name(record, last, began_at)
+        self._name(record, number, began_at)
         reached(Step.CATALOG_NAMED)
         return record
 
-    def _name(self, record: IndexRecord, last: _Event | None, began_at: float) -> None:
-        """Give an index its name after ``last``. Raises Exists if another has it by then."""
+    def _name(self, record: IndexRecord, number: int, began_at: float) -> None:
+        """Give an index its name by an event of this number, or a later one. Raises Exists if another has it by then."""
         while True:
             # After the look: whoever retires an index that took so long has written his fence by then, or will win the next number.
             if self._clock.monotonic() - began_at > self._grace_s / 2:
                 raise Unavailable("the index took too long to make; try again")
-            number = last.generation + 1 if last else 1
             try:
-                self._write_event(_folder(record.account, record.name), _Event(number, "created", record.id))
+                self._events.write(record.account, record.name, Event(number, "created", record.id))
             except AlreadyExists:
                 # Another may have it now; or only a fence was written, to retire another index that once had this name.
-                last = self._newest_event(record.account, record.name)
-                if last is not None and last.kind != "deleted":
-                    raise Exists("an index of this name exists", name=record.name) from None
+                number = self._events.free(record.account, record.name)
                 continue
             return
 
     def next_generation(self, account: str, name: str) -> int:
         """The number of the event that would give an index this name. Raises Exists if another has it, or Invalid."""
-        _folder(account, name)
-        last = self._newest_event(account, name)
-        if last is not None and last.kind != "deleted":
-            raise Exists("an index of this name exists", name=name)
-        return last.generation + 1 if last else 1
+        folder_of(account, name)
+        return self._events.free(account, name)
 
     def give_name(self, record: IndexRecord, generation: int) -> None:
         """Give an index that is all there its name. ``generation`` was the next one before its record was written. Raises Exists if
         another took the name since, or if this took so long that the index was taken for dead (``retire``)."""
         try:
-            self._write_event(_folder(record.account, record.name), _Event(generation, "created", record.id))
+            self._events.write(record.account, record.name, Event(generation, "created", record.id))
         except AlreadyExists:
             raise Exists(
                 "the name was taken meanwhile, or this took too long; nothing was made", name=record.name
             ) from None
 
     def find(self, account: str, name: str) -> IndexRecord:
-        """The index that ``name`` stands for now. Raises NotFound for a name that never was, Gone for a deleted one."""
-        return self.record(self._living_event(account, name).index_id)
+        """The index that ``name`` stands for now, called so. Raises NotFound for a name that never was, Gone for a deleted one."""
+        return _called(self.record(self._events.living(account, name).index_id), name)
 
-    def _living_event(self, account: str, name: str) -> _Event:
-        event = self._newest_event(account, name)
-        if event is None or event.kind == "another's":
-            raise NotFound("there is no such index", name=name)
-        if event.kind == "deleted":
-            raise Gone("the index was deleted", name=name)
-        return event
+    def identity(self, account: str, name: str) -> str | None:
+        """The identity of the index that ``name`` stands for now; None if it stands for none. Its record is not asked for."""
+        return self._events.identity(account, name)
 
     def delete(self, account: str, name: str) -> None:
         """Take the name away from its index. Raises NotFound or Gone."""
+        # Its record is not asked for: an index that is damaged can be deleted all the same.
+        _, ours = self._events.take_away(account, name, self._events.living(account, name), None)
+        if not ours:
+            raise Gone("the index was deleted", name=name)
+        reached(Step.CATALOG_UNNAMED)
+
+    def rename(self, account: str, old: str, new: str) -> IndexRecord:
+        """Give an index another name of the same account. Done again after a crash, it is completed.
+
+        Raises NotFound or Gone if there is no index of the old name, or no more; Exists if the new one is taken, Invalid if it cannot be
+        one. Of two who rename an index at once one is told Gone.
+        """
+        if old == new:
+            raise Invalid("the new name is the old one", name=new)
+        living = self._given_also(account, old, new)
+        taken, _ = self._events.take_away(account, old, living, new)
+        if taken.to == new:
+            return _called(self.record(living.index_id), new)
+        # By somebody else, who deleted it, or renamed it to something else: it is not to have our name.
+        while (last := self._events.newest(account, new)) is not None and last.stands_for(living.index_id):
+            self._events.take_away(account, new, last, None)
+        raise Gone(f"the index was {'deleted' if taken.to is None else 'renamed'} meanwhile", name=old)
+
+    def _given_also(self, account: str, old: str, new: str) -> Event:
+        """Let the index that the old name stands for have the new one too; returns the old name's event."""
+        folder_of(account, new)
         while True:
-            # Its record is not asked for: an index that is damaged can be deleted all the same.
-            last = self._living_event(account, name)
+            living = self._events.living(account, old)
             try:
-                self._write_event(
-                    _folder(account, name), _Event(last.generation + 1, "deleted", last.index_id)
-                )
-            except AlreadyExists:
+                number = self._events.free(account, new)
+            except Exists:
+                if self._events.identity(account, new) == living.index_id:
+                    # As another left it, who began the same.
+                    return living
+                raise
+            with contextlib.suppress(AlreadyExists):
+                key = f"{index_folder(living.index_id)}/{NAMES}/{new}/{numbered(number)}"
+                self._store.create(key, *pack(Kind.CATALOG_EVENT, {}))
+            reached(Step.CATALOG_RENAMING)
+            # Looked at once that is said: whoever retires the index from now on knows of it.
+            if self._events.living(account, old) != living:
                 continue
-            reached(Step.CATALOG_UNNAMED)
-            return
+            with contextlib.suppress(AlreadyExists):
+                self._events.write(account, new, Event(number, "created", living.index_id))
+                reached(Step.CATALOG_RENAMED)
+                return living
 
     def list(self, account: str) -> Iterator[IndexRecord]:
         """The account's indexes by name, ascending."""
@@ -174,6 +194,12 @@ class Catalog:
                 yield self.find(account, name)
             except NotFound:
                 continue
+
+    def names(self, account: str) -> Iterator[str]:
+        """The names of the account's indexes, ascending. No record is asked for."""
+        if NAME_PATTERN.fullmatch(account):
+            names = self._store.list(f"catalog/{account}")
+            yield from (name for name in names if self.identity(account, name) is not None)
 
     def accounts(self) -> Iterator[str]:
         """The accounts that have, or had, an index, by name, ascending."""
@@ -199,13 +225,49 @@ class Catalog:
         found = set()
         for account in self._store.list("catalog"):
             for name in self._store.list(f"catalog/{account}"):
-                event = self._newest_event(account, name)
-                if event is not None and event.kind == "created":
-                    found.add(event.index_id)
+                if (index_id := self.identity(account, name)) is not None:
+                    found.add(index_id)
         return found
 
+    def named(self, index_id: str) -> IndexRecord:
+        """The record of an identity, called by a name that it has now. Raises NotFound, also if it has none any more."""
+        record = self.record(index_id)
+        name = self._name_of(record)
+        if name is None:
+            raise NotFound("the index was deleted", id=index_id)
+        return _called(record, name)
+
+    def is_live(self, record: IndexRecord) -> bool:
+        """Does this index still have a name?"""
+        return self.identity(record.account, record.name) == record.id or self._name_of(record) is not None
+
+    def _name_of(self, record: IndexRecord) -> str | None:
+        """A name that stands for an index now; None if none does. One look, unless it was renamed or deleted since the last time."""
+        with self._lock:
+            known = self._names.get(record.id, record.name)
+        if self.identity(record.account, known) == record.id:
+            return known
+        looked_at: _Given | None = None
+        # While we look at its names it may get another, and lose the one that was not looked at yet.
+        while looked_at != (names := self._names_given(record.id)):
+            for name in dict.fromkeys([record.name, *(name for name, _ in names)]):
+                if self.identity(record.account, name) == record.id:
+                    with self._lock:
+                        self._names[record.id] = name
+                    return name
+            looked_at = names
+        with self._lock:
+            self._names.pop(record.id, None)
+        return None
+
+    def _names_given(self, index_id: str) -> _Given:
+        """The names that an index has got, or may yet get, beside the one that it was made with; and by which event."""
+        folder = f"{index_folder(index_id)}/{NAMES}"
+        names = self._store.list(folder)
+        return [(name, one) for name in names for one in numbers_in(self._store.list(f"{folder}/{name}"))]
+
     def record(self, index_id: str) -> IndexRecord:
-        """The record of an identity, whether it still has its name or not. Raises NotFound."""
+        """The record of an identity as it was made, whether it still has a name or not. Raises NotFound."""
         with self._lock:
             record = self._records.get(index_id)
         if record is None:
@@ -214,16 +276,12 @@ class Catalog:
                 self._records[index_id] = record
         return record
 
-    def is_live(self, record: IndexRecord) -> bool:
-        """Does this index still have its name?"""
-        event = self._newest_event(record.account, record.name)
-        return event is not None and event.kind == "created" and event.index_id == record.id
-
     def retire(self, index_id: str) -> bool:
         """Make sure that no name will come to stand for an identity that none stands for now; False if one does.
 
         Its creator may be asleep, just about to give it its name. The event it would write has the number after the one that it saw
         before it made the index; so a later event, of whomever, or one that we write and that changes nothing, has beaten it (a fence).
+        And so may one be who renames it; which name, and which event, is said in the index's folder.
         """
         try:
             record = read_record(self._store, index_id)
@@ -233,64 +291,21 @@ class Catalog:
         except (Corrupt, TooNew) as error:
             log.error("an index without a name cannot be read, and is kept", index=index_id, error=str(error))
             return False
-        while True:
-            last = self._newest_event(record.account, record.name)
-            if last is not None and last.index_id == index_id:
-                return last.kind == "deleted"
-            fence = _Event(1, "deleted", index_id)
-            if last is not None:
-                fence = _Event(last.generation + 1, last.kind, last.index_id)
-            try:
-                self._write_event(_folder(record.account, record.name), fence)
-            except AlreadyExists:
-                continue
-            return True
-
-    def _newest_event(self, account: str, name: str) -> _Event | None:
-        """The newest event of a name: from memory if no newer one exists, which is one look, else by listing."""
-        if not NAME_PATTERN.fullmatch(account) or not NAME_PATTERN.fullmatch(name):
-            return None
-        folder = _folder(account, name)
-        with self._lock:
-            known = self._events.get((account, name))
-        if known is not None and not self._store.exists(f"{folder}/{numbered(known.generation + 1)}"):
-            return known
-        generations = numbers_in(self._store.list(folder))
-        if not generations:
-            return None
-        newest = generations[-1]
-        key = f"{folder}/{numbered(newest)}"
-        box = read_object(self._store, key, Kind.CATALOG_EVENT)
-        self._store.confirm(key)
-        if box.meta.get("folder", folder) != folder:
-            # A file system that does not tell A from a must not hand one account's index to another.
-            return _Event(newest, "another's", "")
-        with box.understood():
-            event = _Event(newest, box.meta["event"], box.meta["index"])
-        with self._lock:
-            self._events[account, name] = event
-        return event
-
-    def _write_event(self, folder: str, event: _Event) -> None:
-        """Make this the newest event. Raises AlreadyExists if somebody else was first."""
-        key, writer = f"{folder}/{numbered(event.generation)}", new_identity()
-        meta = {
-            "event": event.kind,
-            "index": event.index_id,
-            "folder": folder,
-            "at": self._clock.now().isoformat(),
-            "writer": writer,
-        }
-        try:
-            self._store.create(key, *pack(Kind.CATALOG_EVENT, meta))
-        except AlreadyExists:
-            # A client library may have sent ours twice.
-            if read_object(self._store, key, Kind.CATALOG_EVENT).meta.get("writer") != writer:
-                raise
+        fenced: _Given | None = None
+        while fenced != (given := self._names_given(index_id)):
+            last = self._events.newest(record.account, record.name)
+            if last is None or last.index_id != index_id:
+                beyond = last.generation + 1 if last else 1
+                self._events.fence(record.account, record.name, beyond, index_id)
+            for name, generation in given:
+                self._events.fence(record.account, name, generation, index_id)
+            names = {record.name, *(name for name, _ in given)}
+            if any(self.identity(record.account, name) == index_id for name in names):
+                return False
+            fenced = given
+        return True
 
 
-def _folder(account: str, name: str) -> str:
-    for piece, what in ((account, "account"), (name, "name")):
-        if not NAME_PATTERN.fullmatch(piece):
-            raise Invalid(f"an index's {what} must be letters, digits, _ and -", got=piece[:64])
-    return f"catalog/{account}/{name}"
+def _called(record: IndexRecord, name: str) -> IndexRecord:
+    """The record as of an index of this name."""
+    return record if record.name == name else record.model_copy(update={"name": name})

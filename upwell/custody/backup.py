@@ -1,11 +1,12 @@
 """Taking a backup of one index, while it is written to, queried and merged.
 
-A backup is of one version: it holds what that names, and the log from there to the end that it had when the backup began. So every mutation
-that was acknowledged by then is in it, applied or not. What a version names stays for a grace period after the next one; if copying takes
-longer, something may be gone when its turn comes. Then the newest version is taken instead, and only what is new in it is copied.
+A backup is of one version: it holds what that names, the newest notes, and the log from there to the end that it had when the backup
+began. So every mutation that was acknowledged by then is in it, applied or not. What a version names stays for a grace period after the
+next one; if copying takes longer, something may be gone when its turn comes. Then the newest version is taken instead, and only what
+is new in it is copied.
 
-Not in it: webhooks and their progress; the records of requests that may be sent again, but for those whose mutations wait in the log; and
-vectors that were made of texts which wait there: they are made again.
+Not in it: webhooks and their progress; the names that the index had before; the records of requests that may be sent again, but for those
+whose mutations wait in the log; and vectors that were made of texts which wait there: they are made again.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from upwell.catalog.notes import NOTES
 from upwell.catalog.record import IndexRecord
 from upwell.clock import Clock
 from upwell.custody.archive import ArchiveWriter, Contents
 from upwell.custody.objects import kind_of, verify
 from upwell.errors import Exists, NotFound, Unavailable
-from upwell.ids import new_identity, numbered
+from upwell.ids import new_identity, numbered, numbers_in
 from upwell.log.reader import LogReader
 from upwell.log.request import request_folder
 from upwell.manifest import Manifest, ManifestChain
@@ -144,6 +146,9 @@ class _Copy:
                 if mutation.request is not None:
                     # What it says decides which of two copies in the log counts.
                     welcome.add(f"{request_folder(self._folder)}/{mutation.request.name}")
+        folder = f"{self._folder}/{NOTES}"
+        for number in numbers_in(self._store.list(folder))[-1:]:
+            keys.add(f"{folder}/{numbered(number)}")
         for key in sorted(keys):
             self._copy(key)
         for failure in Failures(self._store, self._folder).newest_first(manifest):

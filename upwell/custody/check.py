@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from upwell.catalog.names import NAME_PATTERN
+from upwell.catalog.databases import FOLDER as DATABASES
+from upwell.catalog.events import NAME_PATTERN
+from upwell.catalog.notes import notes_in
 from upwell.catalog.record import index_folder
 from upwell.catalog.tokens import Grant
 from upwell.custody.findings import CONSEQUENCES, WAIT, Finding, Report, Severity
@@ -21,7 +23,7 @@ from upwell.store import Store
 
 #: Folders of a store, and what is in them.
 _TOKENS = ("token", "revoked", "rotated")
-_FOLDERS = frozenset({"index", "catalog", *_TOKENS})
+_FOLDERS = frozenset({"index", "catalog", DATABASES, *_TOKENS})
 READERS = 4
 
 
@@ -34,12 +36,15 @@ def check_store(
 ) -> Report:
     """Check everything, or the ``only`` index (account, name). ``told`` hears the size of each object that was read."""
     report = Report()
-    names, live = _Names(store), {}
+    names = _Names(store)
+    live: dict[str, tuple[str, str]] = {}
     for account in store.list("catalog") if only is None else (only[0],):
         for name in store.list(f"catalog/{account}") if only is None else (only[1],):
             index_id, findings = names.check(account, name)
             report.add(findings)
             if index_id is not None:
+                if index_id in live:
+                    report.add([_twice(f"catalog/{account}/{name}", *live[index_id])])
                 live[index_id] = (account, name)
     if only is not None and not live and not report.findings:
         raise NotFound("there is no such index", account=only[0], name=only[1])
@@ -54,6 +59,7 @@ def check_store(
     if only is None:
         report.add(_nameless(store, set(live)))
         report.add(_tokens(store, report))
+        report.add(_databases(store, report))
         report.add(_strangers(store))
     return report
 
@@ -92,17 +98,7 @@ class _Names:
                 if newest:
                     findings.append(_error(key, f"{account}/{name}", error.detail, Kind.CATALOG_EVENT))
                 else:
-                    meaning = "nothing: newer events count"
-                    findings.append(
-                        Finding(
-                            severity=Severity.WARNING,
-                            key=key,
-                            index=f"{account}/{name}",
-                            problem=error.detail,
-                            meaning=meaning,
-                            remedy="nothing",
-                        )
-                    )
+                    findings.append(_superseded(key, f"{account}/{name}", error.detail))
         return index_id, findings
 
 
@@ -134,6 +130,33 @@ def _tokens(store: Store, report: Report) -> Iterator[Finding]:
                 yield _note(key, "this is of a token that is not there", "delete it, or leave it")
 
 
+def _databases(store: Store, report: Report) -> Iterator[Finding]:
+    for name in store.list(DATABASES):
+        folder = f"{DATABASES}/{name}"
+        numbers = numbers_in(store.list(folder))
+        for number in numbers:
+            key = f"{folder}/{numbered(number)}"
+            try:
+                data = store.read(key)
+                notes = notes_in(verify(data, Kind.NOTES, key))
+                if notes.get("name") != name:
+                    raise Corrupt("it is of another database")
+            except NotFound:
+                continue
+            except (Corrupt, TooNew) as error:
+                if number == numbers[-1]:
+                    yield _error(key, None, error.detail, Kind.NOTES)
+                else:
+                    yield _superseded(key, None, error.detail)
+                continue
+            report.looked_at(objects=1, nbytes=len(data))
+
+
+def _twice(folder: str, account: str, name: str) -> Finding:
+    problem = f"its index is called {account}/{name} as well: whoever renamed it did not come to an end"
+    return _note(folder, problem, "rename it again, or delete one of the names: the other keeps the index")
+
+
 def _strangers(store: Store) -> Iterator[Finding]:
     for name in store.list(""):
         if name not in _FOLDERS:
@@ -143,6 +166,17 @@ def _strangers(store: Store) -> Iterator[Finding]:
 def _note(key: str, problem: str, remedy: str) -> Finding:
     return Finding(
         severity=Severity.NOTE, key=key, index=None, problem=problem, meaning="nothing", remedy=remedy
+    )
+
+
+def _superseded(key: str, index: str | None, problem: str) -> Finding:
+    return Finding(
+        severity=Severity.WARNING,
+        key=key,
+        index=index,
+        problem=problem,
+        meaning="nothing: newer ones count",
+        remedy="nothing",
     )
 
 

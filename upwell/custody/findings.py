@@ -120,6 +120,10 @@ CONSEQUENCES: dict[Kind, tuple[str, str]] = {
     Kind.FAILED: ("a failed mutation cannot be tried again", "send it again, and delete this object"),
     Kind.FAILURES: ("the status of older failed mutations cannot be told", FROM_BACKUP),
     Kind.NAMESPACES: ("nobody knows how its namespaces are called: the index cannot be opened", FROM_BACKUP),
+    Kind.NOTES: (
+        "what doors keep of it beside its rows (properties, aliases, load states) cannot be told or changed",
+        "delete it: what was noted before counts again, as far as that is still there",
+    ),
     Kind.EMBEDDED: ("nothing: whoever applies its texts makes their vectors again", WAIT),
     Kind.PART: ("nothing: whoever commits the batch writes that part itself", WAIT),
     Kind.BACKUP: ("the backup cannot be restored", "take another one"),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
 
+from upwell.catalog.notes import notes_in
 from upwell.catalog.record import IndexRecord, index_folder, read_record
 from upwell.changeset import KeyScope
 from upwell.clock import SystemClock
@@ -29,7 +30,7 @@ from upwell.manifest import Manifest, ManifestChain
 from upwell.manifest.failures import failures_in
 from upwell.manifest.namespaces import namespaces_in
 from upwell.manifest.state import INVARIANTS
-from upwell.shard.filter import filter_from_json
+from upwell.shard.filter_json import filter_from_json
 from upwell.shard.view import LiveSegment, ViewOpener, named_by, segment_key
 from upwell.store import Store
 from upwell.webhook import Progress, Webhook
@@ -37,9 +38,18 @@ from upwell.webhook import Progress, Webhook
 #: How often an index is looked at anew because others went on with it meanwhile.
 LOOKS_MAX = 4
 #: Objects that count although no manifest and no log entry names them, by the piece of their path.
-_OF_THEIR_OWN = frozenset({"webhook", "delivery", "request", "failed"})
+_OF_THEIR_OWN = frozenset({"webhook", "delivery", "request", "failed", "names"})
 #: Kinds of objects that are named by numbers.
-_NUMBERED = frozenset({"log", "manifest", "delivery", "embedded"})
+_NUMBERED = frozenset({"log", "manifest", "delivery", "embedded", "notes", "names"})
+#: Kinds whose objects lie one folder deeper: a webhook's, and a name's.
+_NESTED = frozenset({"delivery", "names"})
+
+#: Whose bodies one function reads, by the piece of their path.
+_DECODED: dict[str, Callable[[Box], object]] = {
+    "failures": failures_in,
+    "embedded": embedded_in,
+    "notes": notes_in,
+}
 
 
 class IndexCheck:
@@ -176,6 +186,8 @@ class IndexCheck:
     def _check_objects(self, needed: set[str]) -> Iterator[Finding]:
         there = list(self._everything())
         known = [key for key in there if _is_known(key)]
+        # The newest; what was noted before is superseded.
+        needed |= set([key for key in known if key.split("/")[2] == "notes"][-1:])
         for key in sorted(set(there) - set(known)):
             if key.split("/")[2] != "restoring":
                 yield self._note(key, "nothing of this name is known", "look who put it there")
@@ -196,9 +208,9 @@ class IndexCheck:
         for piece in self._store.list(self._folder):
             if piece == "record":
                 yield f"{self._folder}/record"
-            elif piece == "delivery":
-                for webhook in self._store.list(f"{self._folder}/delivery"):
-                    folder = f"{self._folder}/delivery/{webhook}"
+            elif piece in _NESTED:
+                for one in self._store.list(f"{self._folder}/{piece}"):
+                    folder = f"{self._folder}/{piece}/{one}"
                     yield from (f"{folder}/{name}" for name in self._store.list(folder))
             elif piece == "manifest":
                 for name in self._store.list(f"{self._folder}/manifest"):
@@ -335,13 +347,11 @@ def _decode(box: Box, key: str) -> None:
             Progress.model_validate(box.meta)
         case "request":
             Receipt(box.meta["position"], box.meta["place"])
-        case "failures":
-            failures_in(box)
         case "namespaces":
             table = namespaces_in(box).identities
             if len(set(table.values())) < len(table) or len(table) < len(box.meta["names"]):
                 raise Corrupt("two of its namespaces are one")
-        case "embedded":
-            embedded_in(box)
+        case other if other in _DECODED:
+            _DECODED[other](box)
         case _:
             return

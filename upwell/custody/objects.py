@@ -20,6 +20,9 @@ KINDS = {
     "failures": Kind.FAILURES,
     "namespaces": Kind.NAMESPACES,
     "embedded": Kind.EMBEDDED,
+    "notes": Kind.NOTES,
+    # Empty: its own name says everything.
+    "names": Kind.CATALOG_EVENT,
 }
 #: What is always zero in a prefix.
 _ZERO = slice(32, ALIGNMENT)

@@ -13,6 +13,7 @@ from upwell.changeset import KeyScope
 from upwell.errors import Corrupt
 from upwell.format import blaming
 from upwell.shard.keys import Hashes, Rows, hash_keys, keys_of, shard_of
+from upwell.shard.numbers import equal
 from upwell.shard.postings import Postings
 from upwell.shard.property import PropertyColumn, ValueKind, columns_of
 from upwell.shard.segment import Segment
@@ -117,9 +118,9 @@ def _same(kept: PropertyColumn, told: PropertyColumn) -> bool:
         return False
     numbers, texts = kept.kinds == ValueKind.NUMBER, kept.kinds == ValueKind.STRING
     if numbers.any():
-        assert kept.numbers is not None
-        assert told.numbers is not None
-        if not np.array_equal(kept.numbers[numbers], told.numbers[numbers]):
+        assert kept.exact is not None
+        assert told.exact is not None
+        if not equal(kept.exact, told.exact)[numbers].all():
             return False
     return not texts.any() or _words(kept, texts).equals(_words(told, texts))
 

@@ -112,7 +112,7 @@ class Backlog:
         everything = list(mutations)
         rows: Counter[str | None] = Counter()
         for one in everything:
-            if one.operation.brings_rows:
+            if one.brings_rows:
                 rows[one.details.namespace] += one.rows
         return _Entry(
             mutations=len(everything),

@@ -2,7 +2,8 @@
 
 meta      {"token": writer's token, "position": p, "mutations": [{operation, acceptedAt, received, rows, nbytes, discarded,
           discardedCount, payload, by, request, metadataIndex, details}, …]}; ``payload`` names an object of its own for large mutations,
-          else it is null. Format 1 has none of nbytes, by, request and metadataIndex, format 2 no details.
+          else it is null. Format 1 has none of nbytes, by, request and metadataIndex, format 2 no details, format 3 no shallow or adds
+          in them.
 sections  "0", "1", …: the Arrow columns of each mutation without a payload object (changeset.encode_columns)
 """
 
@@ -26,6 +27,8 @@ from upwell.streamed import Part
 #: Columns larger than this are written under a name of their own first, so that an append which loses the race for a
 #: position sends only a small entry again.
 INLINE_BYTES_MAX = 1 << 20
+#: What details can have that those of format 3 could not.
+NEW_DETAILS = frozenset({"shallow", "adds"})
 #: The one section of a payload object.
 PAYLOAD_SECTION = "columns"
 
@@ -51,6 +54,11 @@ class Mutation:
     request: Request | None = None
     metadata_index: MetadataIndex | None = None
     details: Details = NO_DETAILS
+
+    @property
+    def brings_rows(self) -> bool:
+        """Are its rows whole ones, of which each may be kept as it is?"""
+        return self.operation.brings_rows or self.details.adds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,8 +115,14 @@ def request_of(prepared: PreparedMutation, token_id: str, key: str) -> Request:
 
 
 def _said_besides(details: Details) -> list[Any]:
-    """What a mutation's details add to what its request said; nothing if there is nothing special about it, as always in format 2."""
-    return [details.model_dump(mode="json")] if details != NO_DETAILS else []
+    """What a mutation's details add to what its request said; nothing if there is nothing special about it, as always in format 2.
+
+    A request that was kept before there was a detail must be the same one afterwards: so NEW_DETAILS that are not told are not there.
+    """
+    if details == NO_DETAILS:
+        return []
+    said = details.model_dump(mode="json")
+    return [{name: value for name, value in said.items() if value or name not in NEW_DETAILS}]
 
 
 @dataclass(frozen=True, slots=True)

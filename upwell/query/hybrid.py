@@ -5,18 +5,21 @@ What is asked by one kind of vector alone is answered by that kind's own scores.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from upwell.query.fusion import RANK_OFFSET, Fusion
-from upwell.query.scope import RowFilter
+from upwell.query.fusion import RANK_OFFSET, ByRank, ByScore, Fusion
+from upwell.query.scope import Names, RowFilter
 from upwell.query.search import RECALL, Match, in_order, search
 from upwell.query.sparse import SparseVector, search_sparse
 from upwell.shard.metric import Metric
 from upwell.shard.view import View
+
+#: A way of making one ranking of several.
+How = Fusion | ByRank | ByScore
 
 #: A score of a closeness by a metric; the closer the larger.
 DenseScore = Callable[[Metric, float], float]
@@ -26,13 +29,13 @@ DenseScore = Callable[[Metric, float], float]
 class Question:
     """What is asked of an index: by a dense vector (float32 (dimensions,)), by a sparse one, or by both.
 
-    ``namespace`` is a name, "" for what is in none; None asks for everything. ``dense_score`` makes scores of closenesses: how they are
+    ``namespace`` is a name or several (``scope.Names``), "" for what is in none; None asks for everything. ``dense_score`` makes scores of closenesses: how they are
     scaled matters to what is fused by scores.
     """
 
     dense: npt.NDArray[np.float32] | None
     sparse: SparseVector | None
-    namespace: str | None
+    namespace: Names
     dense_score: DenseScore
     fusion: Fusion = Fusion.RRF
     within: RowFilter | None = None
@@ -51,11 +54,7 @@ class Question:
         if self.sparse is None:
             return self._by_dense(view, count, within)
         rankings = [self._by_dense(view, depth, within), self._by_sparse(view, depth, within)]
-        found = {_key(match): match.found for ranking in rankings for match in ranking}
-        fused = self.fusion.fuse(
-            [[(_key(match), match.closeness) for match in ranking] for ranking in rankings]
-        )
-        return in_order([Match(found[key], score) for key, score in fused])[:count]
+        return fuse_lists(rankings, self.fusion)[:count]
 
     def _by_dense(self, view: View, count: int, within: RowFilter | None) -> list[Match]:
         assert self.dense is not None
@@ -74,7 +73,7 @@ def search_hybrid(
     dense: npt.NDArray[np.float32] | None,
     sparse: SparseVector | None,
     count: int,
-    namespace: str | None = None,
+    namespace: Names = None,
     *,
     dense_score: DenseScore,
     fusion: Fusion = Fusion.RRF,
@@ -94,6 +93,17 @@ def search_hybrid(
         recall=recall,
     )
     return question.answer(view, count, depth_of(count), within)
+
+
+def fuse_lists(lists: Sequence[Sequence[Match]], how: How) -> list[Match]:
+    """One ranking of several of the same view, best first, equals as ``in_order`` says; ``closeness`` is the score.
+
+    Each list has a row once, best first, and ``closeness`` as its score: what is fused by scores is said by ``how`` (of distances those with
+    a minus, as closenesses are). A row that is in no list is in no answer.
+    """
+    found = {_key(match): match.found for ranking in lists for match in ranking}
+    fused = how.fuse([[(_key(match), match.closeness) for match in ranking] for ranking in lists])
+    return in_order([Match(found[key], score) for key, score in fused])
 
 
 def depth_of(count: int) -> int:

@@ -97,7 +97,7 @@ def random_row(view: View, namespace: str, rng: random.Random | np.random.Genera
     for live in view.segments():
         its = live.counts.get(identity, 0)
         if left < its:
-            return Found(live.segment, int(rows_in(live, identity)[left]), view.namespaces)
+            return Found(live.segment, int(rows_in(live, (identity,))[left]), view.namespaces)
         left -= its
     raise AssertionError("a view counts rows that it does not have")
 
@@ -140,7 +140,7 @@ def _of_kind(
 def _keyed(live: LiveSegment, identity: str, prefix: str | None, place: _Place) -> tuple[Keys, Rows]:
     """The rows of one segment from a place on, and what they are ordered by."""
     segment = live.segment
-    rows = rows_in(live, identity)
+    rows = rows_in(live, (identity,))
     sequence = segment.sequence[rows]
     if place.numbered:
         keys = sequence

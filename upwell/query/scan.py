@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from upwell.changeset import Matrix
-from upwell.query.scope import identity_of, rows_in
+from upwell.query.scope import Names, identities_of, rows_in
 from upwell.shard.keys import Rows
 from upwell.shard.segment import Segment
 from upwell.shard.view import View
@@ -36,23 +36,23 @@ class Some:
 
 
 class Scan:
-    """All vectors of a view, or those in the namespace of one name ("": in none). Making one counts them. Blocking; for one thread at a time."""
+    """All vectors of a view, or those in the namespaces of some names (``scope.Names``). Making one counts them. Blocking; for one thread at a time."""
 
-    def __init__(self, view: View, namespace: str | None = None) -> None:
+    def __init__(self, view: View, namespace: Names = None) -> None:
         self.view = view
-        self._identity = identity_of(view, namespace)
+        self._identities = identities_of(view, namespace)
         self._segments = list(view.segments())
         #: How many there are.
         self.vectors = (
             view.manifest.vectors
             if namespace is None
-            else sum(len(rows_in(live, self._identity)) for live in self._segments)
+            else sum(len(rows_in(live, self._identities)) for live in self._segments)
         )
 
     def some(self, rows_each: int) -> Iterator[Some]:
         """The vectors, at most ``rows_each`` at a time. Raises Corrupt, before it hands out anything damaged."""
         for live in self._segments:
-            rows = rows_in(live, self._identity)
+            rows = rows_in(live, self._identities)
             for start in range(0, len(rows), rows_each):
                 yield self._read(live.segment, rows[start : start + rows_each])
 

@@ -15,31 +15,41 @@ from upwell.shard.view import LiveSegment, View
 RowFilter = Callable[[Segment], Mask]
 
 
-def identity_of(view: View, namespace: str | None) -> str | None:
-    """What rows call the namespace of this name ("": none of them); None stays None: whatever their namespace."""
-    return None if namespace is None else view.namespaces.called(namespace)
+#: Which namespaces a question is about: the name of one ("": what is in none), the names of several, or (None) whatever namespace.
+Names = str | tuple[str, ...] | None
+#: The same as rows have them, by identities.
+Identities = tuple[str, ...] | None
 
 
-def selected(live: LiveSegment, identity: str | None, within: RowFilter | None) -> Mask | None:
-    """The rows that a question is about, bool (rows,), or None for all that are alive. ``identity`` None: of any namespace."""
+def identities_of(view: View, namespace: Names) -> Identities:
+    """What rows call the namespaces of these names, each once; None stays None."""
+    if namespace is None:
+        return None
+    names = (namespace,) if isinstance(namespace, str) else namespace
+    return tuple(dict.fromkeys(view.namespaces.called(name) for name in names))
+
+
+def selected(live: LiveSegment, identities: Identities, within: RowFilter | None) -> Mask | None:
+    """The rows that a question is about, bool (rows,), or None for all that are alive. ``identities`` None: of any namespace."""
     masks = []
-    if identity is not None:
-        space = live.segment.spaces.get(identity)
-        if space is None:
-            return np.zeros(live.segment.rows, np.bool_)
+    segment = live.segment
+    if identities is not None:
+        here = [one for one in identities if one in segment.spaces]
+        if not here:
+            return np.zeros(segment.rows, np.bool_)
         # Most segments of an index without namespaces, or of one, need no mask at all.
-        if space.rows < live.segment.rows:
-            masks.append(live.segment.in_namespace(identity))
+        if sum(segment.spaces[one].rows for one in here) < segment.rows:
+            masks.append(np.logical_or.reduce([segment.in_namespace(one) for one in here]))
     if within is not None:
-        masks.append(within(live.segment))
+        masks.append(within(segment))
     if not masks:
         return None
     if live.deleted is not None:
         masks.append(~live.deleted)
-    return masks[0] if len(masks) == 1 else np.logical_and.reduce(masks)
+    return masks[0] if len(masks) == 1 else np.asarray(np.logical_and.reduce(masks))
 
 
-def rows_in(live: LiveSegment, identity: str | None) -> Rows:
-    """The live rows of a namespace, or (None) of any, ascending."""
-    chosen = selected(live, identity, None)
+def rows_in(live: LiveSegment, identities: Identities) -> Rows:
+    """The live rows of some namespaces, or (None) of any, ascending."""
+    chosen = selected(live, identities, None)
     return live.live_rows() if chosen is None else np.flatnonzero(chosen)

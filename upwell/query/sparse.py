@@ -7,13 +7,14 @@ and are added up row by row in float64: so scores have the very digits that othe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from upwell.query.lookup import Found
-from upwell.query.scope import RowFilter, identity_of, selected
+from upwell.query.scope import Identities, Names, RowFilter, identities_of, selected
 from upwell.query.search import Match, in_order
 from upwell.shard.deletions import Mask
 from upwell.shard.keys import Rows
@@ -35,31 +36,32 @@ def search_sparse(
     view: View,
     query: SparseVector,
     count: int,
-    namespace: str | None = None,
+    namespace: Names = None,
     *,
     within: RowFilter | None = None,
     idf: bool = False,
+    among: Callable[[Scores], Mask] | None = None,
 ) -> list[Match]:
     """The ``count`` rows with the largest inner product, best first, equals as ``in_order`` says; ``closeness`` is that product.
 
-    ``namespace`` is a name, "" for what is in none; None searches everything. ``idf``: the query's values are first multiplied by how
-    rare their dimensions are. Blocking; run it in a thread.
+    ``namespace`` is a name or several (``scope.Names``), "" for what is in none; None searches everything. ``idf``: the query's values are
+    first multiplied by how rare their dimensions are. ``among`` says which products count at all. Blocking; run it in a thread.
     """
     if not view.record.kind.has_sparse:
         raise ValueError("the index has no sparse vectors")
     terms, weights = _added_up(query)
-    identity = identity_of(view, namespace)
+    identities = identities_of(view, namespace)
     segments = [
         live
         for live in view.segments()
-        if live.live and (identity is None or identity in live.segment.spaces)
+        if live.live and (identities is None or not live.segment.spaces.keys().isdisjoint(identities))
     ]
     if idf:
-        weights = (weights * _rarity(segments, identity, terms)).astype(np.float32)
+        weights = (weights * _rarity(segments, identities, terms)).astype(np.float32)
     found = [
         (scores, np.full(len(rows), place), rows)
         for place, live in enumerate(segments)
-        for scores, rows in [_best_of(live, identity, within, (terms, weights), count)]
+        for scores, rows in [_best_of(live, identities, within, (terms, weights), count, among=among)]
     ]
     if not found:
         return []
@@ -87,14 +89,14 @@ def _sums(places: Rows, values: npt.NDArray[np.floating[Any]], count: int) -> Sc
     return np.asarray(np.bincount(places, weights=values, minlength=count), np.float64)
 
 
-def _rarity(segments: list[LiveSegment], identity: str | None, terms: Terms) -> Scores:
-    """How rare each dimension is among the rows of a namespace: their inverse document frequencies.
+def _rarity(segments: list[LiveSegment], identities: Identities, terms: Terms) -> Scores:
+    """How rare each dimension is among the rows of the namespaces: their inverse document frequencies.
 
-    It is asked of the whole namespace and not of what a filter leaves, so that a row has one score, whatever else is left out.
+    It is asked of whole namespaces and not of what a filter leaves, so that a row has one score, whatever else is left out.
     """
     rows, holding = 0, np.zeros(len(terms))
     for live in segments:
-        counted = _counted(live, identity, None)
+        counted = _counted(live, identities, None)
         rows += live.live if counted is None else int(np.count_nonzero(counted))
         for place, those, _ in live.segment.postings.of(terms):
             holding[place] += len(those) if counted is None else np.count_nonzero(counted[those])
@@ -103,10 +105,12 @@ def _rarity(segments: list[LiveSegment], identity: str | None, terms: Terms) -> 
 
 def _best_of(
     live: LiveSegment,
-    identity: str | None,
+    identities: Identities,
     within: RowFilter | None,
     query: tuple[Terms, Weights],
     count: int,
+    *,
+    among: Callable[[Scores], Mask] | None,
 ) -> tuple[Scores, Rows]:
     """The scores and rows of the best of one segment, in no order."""
     terms, weights = query
@@ -116,7 +120,7 @@ def _best_of(
     rows = np.concatenate([those for _, those, _ in postings]).astype(np.int64)
     with np.errstate(over="ignore"):
         products = np.concatenate([weights[place] * values for place, _, values in postings])
-    counted = _counted(live, identity, within)
+    counted = _counted(live, identities, within)
     if counted is not None:
         kept = counted[rows]
         rows, products = rows[kept], products[kept]
@@ -129,6 +133,9 @@ def _best_of(
     else:
         found = np.flatnonzero(np.bincount(rows, minlength=live.segment.rows))
         scores = _sums(rows, products, live.segment.rows)[found]
+    if among is not None:
+        counting = among(scores)
+        found, scores = found[counting], scores[counting]
     near = _at_least_the(count, scores)
     found, scores = found[near], scores[near]
     first = np.lexsort((live.segment.sequence[found], -scores))[:count]
@@ -142,9 +149,9 @@ def _at_least_the(count: int, scores: Scores) -> Rows:
     return np.flatnonzero(scores >= np.partition(scores, len(scores) - count)[len(scores) - count])
 
 
-def _counted(live: LiveSegment, identity: str | None, within: RowFilter | None) -> Mask | None:
+def _counted(live: LiveSegment, identities: Identities, within: RowFilter | None) -> Mask | None:
     """The rows that count, None for all of the segment."""
-    chosen = selected(live, identity, within)
+    chosen = selected(live, identities, within)
     if chosen is None and live.deleted is not None:
         return ~live.deleted
     return chosen

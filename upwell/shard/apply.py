@@ -249,9 +249,7 @@ class Applier:
         before, batch = view.manifest, settled.batch
         last = batch[-1].position
         vector_bytes = sum(
-            one.changeset.vector_bytes
-            for one in batch
-            if one.changeset and one.changeset.operation.brings_rows
+            one.changeset.vector_bytes for one in batch if one.changeset and one.changeset.brings_rows
         )
         failures, failure_pages = self._failures_after(before, batch)
         namespaces = before.namespaces

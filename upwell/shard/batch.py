@@ -176,7 +176,7 @@ class BatchReader:
 
     def _unsuitable(self, changeset: Changeset) -> str | None:
         """Why a changeset cannot be this index's; None if it can."""
-        kind, whole = self._record.kind, changeset.operation.brings_rows and not changeset.details.embed
+        kind, whole = self._record.kind, changeset.brings_rows and not changeset.details.embed
         dimensions = None if changeset.vectors is None else changeset.vectors.shape[1]
         if dimensions is None and kind.has_dense and whole:
             return "the mutation has no dense vectors, and the index has"

@@ -4,40 +4,50 @@ A row that lacks a property is in no answer about it: neither equal to anything,
 a language says so by ``Not``. Values of different types are never equal and have no order; true and 1 are different values. Strings
 are ordered by code points. What a path may be is told in ``upwell/properties.py``.
 
-A delete by filter travels in the log, so the tree has a form as JSON, which must never change its meaning: a list that begins with a word.
+An int in the tree means exactly that integer, up to 64 bits; a float means all that is nearest to that double, and beyond 2^53 that is
+several integers. 1 and 1.0 say the same. Ids are texts; a comparison with a number sees the integer that one is written as (``identified.py``).
 
-    ["has", path]                                 Present
-    ["in", path, value, …]                        OneOf
-    ["contains", path, value, …]                  Contains
-    ["within", path, low, high, low_included, high_included]    Within; null: no bound
-    ["glob", path, pattern]                       Glob
-    ["and", part, …]  ["or", part, …]             Every, Some
-    ["not", part]                                 Not
+How a tree is written in the log is told in ``filter_json.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import pyarrow as pa
 
-from upwell.errors import Corrupt
 from upwell.format import blaming
 from upwell.manifest.state import DeclaredIndex
+from upwell.shard import glob, numbers
+from upwell.shard.comparing import (
+    Bound,
+    Scalar,
+    calculated,
+    compared,
+    globbed,
+    is_number,
+    numbers_among,
+    one_of,
+    within,
+)
 from upwell.shard.deletions import Mask
-from upwell.shard.glob import GLOB_CHARACTERS_MAX, matches
-from upwell.shard.property import ElementsColumn, PropertyColumn, ValueKind, columns_of, elements_of
+from upwell.shard.identified import IntegerIds, is_above, is_one_of, written_as
+from upwell.shard.property import (
+    ElementsColumn,
+    PropertyColumn,
+    ValueKind,
+    columns_of,
+    elements_of,
+    numbers_column,
+)
 from upwell.shard.rows import written_by
 from upwell.shard.segment import Segment
 
 #: How deep filters may lie within filters: a plain one is 1 deep. As JSON they stay well within what parsers take.
 FILTER_DEPTH_MAX: Final = 100
-
-Scalar = str | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +86,8 @@ class Within:
     """The row's value is a number, or a string, between two bounds of that type; None: no bound on that side."""
 
     path: str
-    low: str | float | None = None
-    high: str | float | None = None
+    low: Bound = None
+    high: Bound = None
     low_included: bool = True
     high_included: bool = True
 
@@ -105,14 +115,14 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class OfId:
-    """The comparison holds of the row's id. To numbers it is the integer that it is written as, if it is one of 64 bits."""
+    """The comparison, whose path is "", holds of the row's id. To numbers it is the integer that it is written as, if it is one of 64 bits."""
 
     part: OneOf | Within | Glob
 
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """The comparison holds of how many elements the row's array has."""
+    """The comparison, whose path is "", holds of how many elements the row's array has."""
 
     path: str
     part: OneOf | Within
@@ -120,7 +130,11 @@ class Length:
 
 @dataclass(frozen=True, slots=True)
 class Calculated:
-    """The comparison holds of what ``operator`` (one of + - * / %) makes of the row's number and ``operand``."""
+    """The comparison, whose path is "", holds of what ``operator`` (one of + - * / %) makes of the row's number and ``operand``.
+
+    An operand that is an int calculates with whole numbers of rows as C does: 7 / 2 is 3, -7 / 2 is -3, -7 % 2 is -1. One that is a
+    float, such as 2.0, calculates with doubles: 7 / 2.0 is 3.5. So do numbers that are not whole. Division by zero gives nothing.
+    """
 
     path: str
     operator: str
@@ -137,8 +151,8 @@ class Compared:
     other: str
 
 
-Leaf = Present | OneOf | Contains | Glob | Within | Length | Calculated | Compared
-Filter = Leaf | OfId | Every | Some | Not
+Leaf = Present | OneOf | Contains | Glob | Within | OfId | Length | Calculated | Compared
+Filter = Leaf | Every | Some | Not
 
 
 class Columns(Protocol):
@@ -150,13 +164,22 @@ class Columns(Protocol):
     def elements(self, path: str) -> ElementsColumn:
         """What is in the arrays at ``path``."""
 
+    @property
+    def ids(self) -> pa.Array:
+        """The ids: utf8, one per row."""
+
+    @property
+    def integer_ids(self) -> IntegerIds:
+        """The integers that they are written as."""
+
 
 class MetadataColumns:
     """The columns of rows that are in no segment: read from their metadata, each property once. Raises Corrupt if that is no JSON."""
 
-    def __init__(self, metadata: pa.Array | None, rows: int) -> None:
-        """``metadata``: JSON as Arrow binary with nulls, or None when no row has any."""
+    def __init__(self, metadata: pa.Array | None, rows: int, ids: pa.Array | None = None) -> None:
+        """``metadata``: JSON as Arrow binary with nulls, or None when no row has any. ``ids``: utf8, if they may be asked for."""
         self._metadata = metadata
+        self._ids = ids
         self._rows = rows
         self._columns: dict[str, PropertyColumn] = {}
         self._elements: dict[str, ElementsColumn] = {}
@@ -174,6 +197,18 @@ class MetadataColumns:
             with blaming(""):
                 self._elements[path] = elements_of(self._metadata, self._rows, path)
         return self._elements[path]
+
+    @property
+    def ids(self) -> pa.Array:
+        """The ids: utf8, one per row."""
+        if self._ids is None:
+            raise ValueError("rows without ids are asked for theirs")
+        return self._ids
+
+    @property
+    def integer_ids(self) -> IntegerIds:
+        """The integers that they are written as."""
+        return IntegerIds.of(self.ids)
 
 
 class Covered:
@@ -227,6 +262,16 @@ class _CoveredColumns:
         # No index covers arrays, so none can hide any.
         return self.segment.elements_column(path)
 
+    @property
+    def ids(self) -> pa.Array:
+        self.go_on()
+        return self.segment.ids
+
+    @property
+    def integer_ids(self) -> IntegerIds:
+        self.go_on()
+        return self.segment.integer_ids
+
 
 def leaves(asked: Filter) -> Iterator[Leaf]:
     """What a filter compares, in order, as often as it does."""
@@ -241,8 +286,24 @@ def leaves(asked: Filter) -> Iterator[Leaf]:
 
 
 def paths(asked: Filter) -> Iterator[str]:
-    """The properties that a filter asks for, in order, as often as it does."""
-    return (leaf.path for leaf in leaves(asked))
+    """The properties that a filter asks for, in order, as often as it does. An id is none."""
+    for leaf in leaves(asked):
+        match leaf:
+            case OfId():
+                pass
+            case Compared(path, _, other):
+                yield path
+                yield other
+            case _:
+                yield leaf.path
+
+
+def globs(asked: Filter) -> Iterator[Glob]:
+    """The patterns that a filter asks for, of properties and of ids, in order, as often as it does."""
+    for leaf in leaves(asked):
+        compares = leaf.part if isinstance(leaf, OfId) else leaf
+        if isinstance(compares, Glob):
+            yield compares
 
 
 def depth(asked: Filter) -> int:
@@ -254,7 +315,7 @@ def depth(asked: Filter) -> int:
         match one:
             case Every(parts) | Some(parts):
                 waiting += [(part, level + 1) for part in parts]
-            case Not(part):
+            case Not(part) | OfId(part) | Length(_, part) | Calculated(_, _, _, part):
                 waiting.append((part, level + 1))
     return deepest
 
@@ -274,135 +335,65 @@ def matching(asked: Filter, rows: int, columns: Columns) -> Mask:
             return mask
         case Not(part):
             return ~matching(part, rows, columns)
-        case Present(path):
-            return columns.column(path).is_kind(*ValueKind)
-        case OneOf(path, values):
-            return _one_of(columns.column(path), values)
-        case Contains(path, values):
-            elements = columns.elements(path)
-            return elements.having(_one_of(elements.values, values))
-        case Glob(path, pattern):
-            return _glob(columns.column(path), pattern)
-        case Within(path):
-            return _within(columns.column(path), asked)
+        case _:
+            return _of_leaf(asked, columns)
 
 
-def _one_of(column: PropertyColumn, values: tuple[Scalar, ...]) -> Mask:
-    plain = [
-        ValueKind.NULL if value is None else ValueKind.TRUE if value else ValueKind.FALSE
-        for value in values
-        if value is None or isinstance(value, bool)
-    ]
-    mask = column.is_kind(*plain)
-    numbers = [
-        float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)
-    ]
-    if numbers and column.numbers is not None:
-        mask |= column.is_kind(ValueKind.NUMBER) & np.isin(column.numbers, numbers)
-    words = [value for value in values if isinstance(value, str)]
-    if words and column.codes is not None:
-        codes = [
-            code for word in words if (code := column.place_of(word)) != column.place_of(word, after=True)
-        ]
-        if codes:
-            same = column.codes == codes[0] if len(codes) == 1 else np.isin(column.codes, codes)
-            mask |= column.is_kind(ValueKind.STRING) & same
-    return mask
-
-
-def _glob(column: PropertyColumn, pattern: str) -> Mask:
-    if column.codes is None or column.words is None:
-        return np.zeros(len(column), dtype=bool)
-    # Codes of rows without a string mean nothing, and may lie anywhere among the words.
-    return column.is_kind(ValueKind.STRING) & matches(column.words, pattern)[column.codes]
-
-
-def _within(column: PropertyColumn, asked: Within) -> Mask:
-    low, high = asked.low, asked.high
-    if isinstance(low, str) or isinstance(high, str):
-        if column.codes is None or isinstance(low, float) or isinstance(high, float):
-            return np.zeros(len(column), dtype=bool)
-        mask = column.is_kind(ValueKind.STRING)
-        if isinstance(low, str):
-            mask &= column.codes >= column.place_of(low, after=not asked.low_included)
-        if isinstance(high, str):
-            mask &= column.codes < column.place_of(high, after=asked.high_included)
-        return mask
-    if column.numbers is None:
-        return np.zeros(len(column), dtype=bool)
-    mask = column.is_kind(ValueKind.NUMBER)
-    if low is not None:
-        mask &= column.numbers >= low if asked.low_included else column.numbers > low
-    if high is not None:
-        mask &= column.numbers <= high if asked.high_included else column.numbers < high
-    return mask
-
-
-def filter_to_json(asked: Filter) -> list[Any]:
-    """The filter's form as JSON."""
+def _of_leaf(asked: Leaf, columns: Columns) -> Mask:
     match asked:
         case Present(path):
-            return ["has", path]
-        case OneOf(path, values):
-            return ["in", path, *values]
+            return columns.column(path).is_kind(*ValueKind)
+        case OfId(part):
+            return _of_id(part, columns)
         case Contains(path, values):
-            return ["contains", path, *values]
-        case Glob(path, pattern):
-            return ["glob", path, pattern]
-        case Within(path, low, high, low_included, high_included):
-            return ["within", path, low, high, low_included, high_included]
-        case Every(parts):
-            return ["and", *map(filter_to_json, parts)]
-        case Some(parts):
-            return ["or", *map(filter_to_json, parts)]
-        case Not(part):
-            return ["not", filter_to_json(part)]
+            elements = columns.elements(path)
+            return elements.having(one_of(elements.values, values))
+        case Length(path, part):
+            return _comparing(part, columns.elements(path).lengths())
+        case Calculated(path, operator, operand, part):
+            return _comparing(part, calculated(columns.column(path), operator, operand))
+        case Compared(path, order, other):
+            return compared(columns.column(path), order, columns.column(other))
+        case OneOf(path) | Glob(path) | Within(path):
+            return _comparing(asked, columns.column(path))
 
 
-def filter_from_json(data: Any) -> Filter:
-    """The filter that was written as ``data``. Raises Corrupt if it is none, or deeper than FILTER_DEPTH_MAX."""
-    return _from_json(data, FILTER_DEPTH_MAX)
+def _comparing(asked: OneOf | Within | Glob, column: PropertyColumn) -> Mask:
+    """What a comparison says of a column, whatever its path."""
+    match asked:
+        case OneOf(_, values):
+            return one_of(column, values)
+        case Glob(_, pattern):
+            return globbed(column, pattern)
+        case Within(_, low, high, low_in, high_in):
+            return within(column, low, high, low_in=low_in, high_in=high_in)
 
 
-def _from_json(data: Any, depth_left: int) -> Filter:
-    if depth_left == 0:
-        raise Corrupt("a filter is too deep", max=FILTER_DEPTH_MAX)
-    match data:
-        case ["has", str(path)]:
-            return Present(path)
-        case ["in", str(path), *values]:
-            return OneOf(path, tuple(_scalar(value) for value in values))
-        case ["contains", str(path), *values]:
-            return Contains(path, tuple(_scalar(value) for value in values))
-        case ["glob", str(path), str(pattern)] if len(pattern) <= GLOB_CHARACTERS_MAX:
-            return Glob(path, pattern)
-        case ["within", str(path), low, high, bool(low_included), bool(high_included)]:
-            return _within_from_json(path, _scalar(low), _scalar(high), low_included, high_included)
-        case ["and", *parts]:
-            return Every(tuple(_from_json(part, depth_left - 1) for part in parts))
-        case ["or", *parts]:
-            return Some(tuple(_from_json(part, depth_left - 1) for part in parts))
-        case ["not", part]:
-            return Not(_from_json(part, depth_left - 1))
-    raise Corrupt("expected a filter", got=repr(data)[:64])
+def _of_id(asked: OneOf | Within | Glob, columns: Columns) -> Mask:
+    """What a comparison says of ids. Only ranges of numbers need them as integers."""
+    match asked:
+        case OneOf(_, values):
+            texts = [value for value in values if isinstance(value, str)]
+            asked_for = numbers_among(values)
+            written = [one for one in map(written_as, asked_for) if one is not None]
+            mask = is_one_of(columns.ids, texts + written)
+            # A large double stands for many integers.
+            large = [one for one in asked_for if isinstance(one, float) and abs(one) >= numbers.ROUNDED_FROM]
+            return mask | one_of(_integers(columns), tuple(large)) if large else mask
+        case Glob(_, pattern):
+            return glob.matches(columns.ids, pattern)
+        case Within(_, low, high) if isinstance(low, str) or isinstance(high, str):
+            mask = np.full(len(columns.ids), not (is_number(low) or is_number(high)))
+            if isinstance(low, str):
+                mask &= is_above(columns.ids, low, included=asked.low_included)
+            if isinstance(high, str):
+                mask &= ~is_above(columns.ids, high, included=not asked.high_included)
+            return mask
+        case Within():
+            return _comparing(asked, _integers(columns))
 
 
-def _scalar(value: Any) -> Scalar:
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, int | float):
-        try:
-            number = float(value)
-        except OverflowError:
-            number = inf
-        if isfinite(number):
-            return number
-    raise Corrupt("expected a value that a filter can compare", got=repr(value)[:64])
-
-
-def _within_from_json(
-    path: str, low: Scalar, high: Scalar, low_included: bool, high_included: bool
-) -> Within:
-    if isinstance(low, bool) or isinstance(high, bool):
-        raise Corrupt("expected bounds of a filter", got=repr([low, high])[:64])
-    return Within(path, low, high, low_included, high_included)
+def _integers(columns: Columns) -> PropertyColumn:
+    """Ids as numbers, where they are integers."""
+    found = columns.integer_ids
+    return numbers_column(numbers.from_integers(found.values), found.there)

@@ -27,6 +27,9 @@ _TOKEN: Final = re.compile(
     r"(?P<any>\*+)|(?P<one>\?)|\[(?P<not>\^?+)(?P<set>\][^\]]*|[^\]]+)\]|(?P<plain>.)", re.DOTALL
 )
 
+#: A ] or a ^ outside a set stands for itself.
+_SPECIAL: Final = re.compile(r"[*?\[]")
+
 
 def matches(words: pa.Array, pattern: str) -> Mask:
     """Which of ``words`` (Arrow utf8 without nulls) match the whole pattern: bool (words,)."""
@@ -39,6 +42,11 @@ def matches(words: pa.Array, pattern: str) -> Mask:
 def expression(pattern: str) -> str:
     """The pattern in RE2's words; it matches from a text's beginning to its end."""
     return rf"\A(?s:{''.join(_translated(token) for token in _TOKEN.finditer(pattern))})\z"
+
+
+def glob_of(text: str) -> str:
+    """The glob that matches ``text`` and nothing else: what means something in a glob becomes a set of one."""
+    return _SPECIAL.sub(r"[\g<0>]", text)
 
 
 def _translated(token: re.Match[str]) -> str:

@@ -25,7 +25,8 @@ from upwell.shard.view import View
 class Settled:
     """A batch with the identities of its namespaces, and what is true of namespaces and keys after it.
 
-    ``sequences``: for each mutation the numbers of its rows within their namespaces; None for one that brings no whole rows.
+    ``sequences``: for each mutation the numbers of its rows within their namespaces; None for one that brings no whole rows. Of an
+    update that may add rows, each has one, and those that it adds use theirs.
     """
 
     batch: list[Pending]
@@ -79,7 +80,7 @@ class _Settling:
             return replace(changeset, namespaces=None)
         encoded = changeset.namespaces.dictionary_encode()
         names = [name for name in encoded.dictionary.to_pylist() if name is not None]
-        if changeset.operation.brings_rows:
+        if changeset.brings_rows:
             if names and self.scope is KeyScope.OPEN:
                 self.scope = changeset.details.scope
             for name in names:
@@ -90,7 +91,7 @@ class _Settling:
         return replace(changeset, namespaces=pa.array(called, pa.utf8()).take(encoded.indices))
 
     def _means_ids_alone(self, changeset: Changeset) -> bool:
-        return not changeset.operation.brings_rows and changeset.details.scope is KeyScope.INDEX
+        return not changeset.brings_rows and changeset.details.scope is KeyScope.INDEX
 
     def _select(self, changeset: Changeset) -> Changeset:
         selection = changeset.details.selection
@@ -135,7 +136,7 @@ class _Settling:
 
     def number(self, changeset: Changeset) -> Sequenced | None:
         """The numbers of a changeset's rows, if it brings any; they are given out with this."""
-        if not changeset.operation.brings_rows:
+        if not changeset.brings_rows:
             return None
         rows = len(changeset)
         if changeset.namespaces is None:

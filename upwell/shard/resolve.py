@@ -181,9 +181,9 @@ class _Outcome:
                 # An id given twice in one body replaces itself: received = inserted + replaced.
                 return {"inserted": inserted, "replaced": len(codes) - inserted}
             case Operation.UPDATE:
-                return {"updated": self._update(one, changeset, codes, rows)}
+                return self._update(one, changeset, codes, rows)
             case Operation.DELETE:
-                gone = np.unique(self._meant(changeset, codes, rows.place)[0])
+                gone = np.unique(codes[self._meant(changeset, codes, rows.place)])
                 self._alive[gone] = False
                 return {"deleted": len(gone)}
             # All that select have become this (namespaces.py).
@@ -197,41 +197,53 @@ class _Outcome:
         self._alive[codes] = True
         self._holder[codes] = rows
 
-    def _meant(self, changeset: Changeset, codes: Rows, places: Rows) -> tuple[Rows, Rows]:
-        """Codes that are alive, and the places of their rows: those that the mutation means.
+    def _meant(self, changeset: Changeset, codes: Rows, places: Rows) -> Mask:
+        """Which of the codes, given at these places of the mutation, are alive and mean a row: bool (codes,).
 
         A door where ids are unique per namespace means the row in the namespace that it names. In an index where they are unique
         in all of it the row may be in another.
         """
-        alive = self._alive[codes]
-        codes, places = codes[alive], places[alive]
-        if not len(codes) or self._scope is KeyScope.NAMESPACE or changeset.details.scope is KeyScope.INDEX:
-            return codes, places
+        meant: Mask = self._alive[codes]
+        alive = np.flatnonzero(meant)
+        if not len(alive) or self._scope is KeyScope.NAMESPACE or changeset.details.scope is KeyScope.INDEX:
+            return meant
         asked = changeset.namespaces
-        said = pa.nulls(len(places), pa.utf8()) if asked is None else asked.take(pa.array(places))
-        there = self._content(codes).namespaces
-        its = pa.nulls(len(codes), pa.utf8()) if there is None else there
+        said = pa.nulls(len(alive), pa.utf8()) if asked is None else asked.take(pa.array(places[alive]))
+        there = self._content(codes[alive]).namespaces
+        its = pa.nulls(len(alive), pa.utf8()) if there is None else there
         same = pc.equal(pc.fill_null(said, ""), pc.fill_null(its, "")).to_numpy(zero_copy_only=False)
-        return codes[same], places[same]
+        meant[alive] = same
+        return meant
 
-    def _update(self, one: Pending, changeset: Changeset, codes: Rows, rows: _Numbers) -> int:
-        """Update rows that are alive; of an id given twice in one body each counts, in order. Returns how many were updated."""
-        count, number_of = 0, dict(zip(rows.place.tolist(), rows.row.tolist(), strict=True))
+    def _update(self, one: Pending, changeset: Changeset, codes: Rows, rows: _Numbers) -> dict[str, int]:
+        """Update rows that are alive, and add the others if it may. Of an id given twice in one body each counts, in order."""
+        counts = dict.fromkeys(("inserted", "replaced", "skipped", "updated"), 0)
         while len(codes):
             # Those that come for the first time; the others see what these make of their rows.
             _, first = np.unique(codes, return_index=True)
             first.sort()
-            meant, places = self._meant(changeset, codes[first], rows.place[first])
-            if len(meant):
-                made = updated(self._content(meant), changeset, places, written_by(one.position, one.place))
-                numbers = np.array([number_of[place] for place in places.tolist()], np.int64)
-                self._rows.forget(self._holder[meant])
+            meant = self._meant(changeset, codes[first], rows.place[first])
+            here, others = first[meant], first[~meant]
+            if len(here):
+                its, numbers = codes[here], rows.row[here]
+                before = self._content(its)
+                made = updated(before, changeset, rows.place[here], written_by(one.position, one.place))
+                self._rows.forget(self._holder[its])
                 self._rows.put(numbers, made)
-                self._hold(meant, numbers)
-                count += len(meant)
+                self._hold(its, numbers)
+                counts["updated"] += len(its)
+            if changeset.details.adds:
+                # What has their key all the same lies in a namespace that they do not mean: it is moved, as by an upsert.
+                its = codes[others]
+                known = int(np.count_nonzero(self._alive[its]))
+                self._hold(its, rows.row[others])
+                counts["replaced"] += known
+                counts["inserted"] += len(its) - known
+            else:
+                counts["skipped"] += len(others)
             codes = np.delete(codes, first)
             rows = _Numbers(np.delete(rows.place, first), np.delete(rows.row, first))
-        return count
+        return counts
 
     def _content(self, codes: Rows) -> SegmentRows:
         """The rows of keys that are alive, as they are now, in order."""

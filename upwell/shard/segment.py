@@ -45,6 +45,7 @@ from upwell.manifest import SegmentRef
 from upwell.shard.ann import Built, Lists, Trust, build, largest, wants_index
 from upwell.shard.blocks import BlockChecked, block_sums, rows_per_block
 from upwell.shard.flat import FLAT_HEADER_BYTES, FLAT_PADDING, flat_header
+from upwell.shard.identified import IntegerIds
 from upwell.shard.keys import Hashes, Rows, find_hashes, hash_keys, keys_of
 from upwell.shard.metric import Metric, searchable
 from upwell.shard.postings import Postings
@@ -198,6 +199,11 @@ class Segment:
         """utf8, one per row."""
         return self._columns["id"]
 
+    @cached_property
+    def integer_ids(self) -> IntegerIds:
+        """The integers that ids are written as."""
+        return IntegerIds.of(self.ids)
+
     @property
     def namespaces(self) -> pa.Array | None:
         """utf8 with nulls, or None when no row has a namespace."""
@@ -262,7 +268,7 @@ class Segment:
             with self._box.understood():
                 if self.has_column(path):
                     kept = decode_property(self._box.section(PROPERTY + path))
-                else:
+                if kept is None or kept.rounded:
                     (kept,) = columns_of(self.metadata, self.rows, [path])
                 if len(kept) != self.rows:
                     raise Corrupt("a property has other rows than its segment", property=path)
@@ -372,16 +378,8 @@ class Segment:
         return replace(rest, vectors=Vectors.of(self.take_vectors(rows)))
 
     def _with_vectors(self, vectors: Matrix) -> SegmentRows:
-        return SegmentRows(
-            self.ids,
-            Vectors.of(vectors),
-            self.namespaces,
-            self.metadata,
-            self.written,
-            self.sequence,
-            self.data,
-            self.sparse,
-        )
+        rest = (self.namespaces, self.metadata, self.written, self.sequence, self.data, self.sparse)
+        return SegmentRows(self.ids, Vectors.of(vectors), *rest)
 
     def in_namespace(self, namespace: str) -> npt.NDArray[np.bool_]:
         """Which rows are in ``namespace``, or ("") in none: bool (rows,)."""

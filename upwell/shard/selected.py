@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from upwell.changeset import Selection
 from upwell.shard.deletions import Mask
-from upwell.shard.filter import Covered, Filter, MetadataColumns, filter_from_json, matching
+from upwell.shard.filter import Covered, Filter, MetadataColumns, matching
+from upwell.shard.filter_json import filter_from_json
 from upwell.shard.rows import SegmentRows
 from upwell.shard.spaces import in_space
 from upwell.shard.view import LiveSegment
@@ -50,7 +51,7 @@ class Selected:
             len(rows),
             lambda namespace: in_space(rows.namespaces, len(rows), namespace),
             rows.ids,
-            lambda asked: matching(asked, len(rows), MetadataColumns(rows.metadata, len(rows))),
+            lambda asked: matching(asked, len(rows), MetadataColumns(rows.metadata, len(rows), rows.ids)),
         )
 
     def _mask(

@@ -1,12 +1,13 @@
 """The rows that a batch brings, one after the other, as a table: whole ones as mutations sent them, and those that updates made.
 
 Every row that a mutation has gets a number, in order. A row of an upsert is there from the start; one of an update comes to be when the
-update is applied, from what the row was until then.
+update is applied, from what the row was until then. Of an update that may add rows both are true: its row is there as one that it adds, and
+gives way to what the update makes of a row that exists.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -87,11 +88,14 @@ class BatchRows:
         vectors = changeset.vectors
         if vectors is None:
             vectors = np.empty((len(changeset), self._dimensions), np.float32)
+        metadata = changeset.metadata
+        if metadata is not None and changeset.details.patch:
+            metadata = _patched(None, metadata, shallow=changeset.details.shallow)
         return SegmentRows(
             changeset.ids,
             Vectors.of(vectors),
             changeset.namespaces,
-            changeset.metadata,
+            metadata,
             np.full(len(changeset), written_by(one.position, one.place), np.uint64),
             sequence,
             changeset.data,
@@ -118,7 +122,7 @@ def updated(before: SegmentRows, update: Changeset, rows: Rows, written: int) ->
     if update.metadata is not None:
         given = update.metadata.take(taken)
         if update.details.patch:
-            given = _patched(before.metadata, given)
+            given = _patched(before.metadata, given, shallow=update.details.shallow)
         after = replace(after, metadata=_where_given(given, before.metadata))
     return after
 
@@ -128,18 +132,27 @@ def _where_given(given: pa.Array, before: pa.Array | None) -> pa.Array:
     return given if before is None else pc.coalesce(given, before)
 
 
-def _patched(before: pa.Array | None, given: pa.Array) -> pa.Array:
+def _patched(before: pa.Array | None, given: pa.Array, *, shallow: bool) -> pa.Array:
     """Metadata with patches merged into it; null where no patch is given."""
     olds = [None] * len(given) if before is None else before.to_pylist()
+    merge = shallow_patch if shallow else merge_patch
     merged = [
-        None if patch is None else _merge_documents(old, patch)
+        None if patch is None else _merge_documents(old, patch, merge)
         for old, patch in zip(olds, given.to_pylist(), strict=True)
     ]
     return pa.array(merged, pa.binary())
 
 
-def _merge_documents(old: bytes | None, patch: bytes) -> bytes:
-    return orjson.dumps(merge_patch({} if old is None else orjson.loads(old), orjson.loads(patch)))
+def _merge_documents(old: bytes | None, patch: bytes, merge: Callable[[Any, Any], Any]) -> bytes:
+    if old is None and b"null" not in patch:
+        # Whatever the way: nothing to keep, and nothing to remove.
+        return patch
+    return orjson.dumps(merge({} if old is None else orjson.loads(old), orjson.loads(patch)))
+
+
+def shallow_patch(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """A member that is null goes, any other takes the place of the target's own whole, with whatever is in it."""
+    return {name: value for name, value in (target | patch).items() if value is not None or name not in patch}
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

@@ -22,6 +22,7 @@ from upwell.catalog.tokens import Access, Grant
 from upwell.engine import Index
 from upwell.errors import Invalid
 from upwell.kinds import IndexKind
+from upwell.schema import OPEN_SCHEMA
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -90,6 +91,18 @@ def demand_dense(record: IndexRecord) -> None:
             OWN_CODES + 400,
             f"this is a {record.kind} index, and there are only dense vectors at this door: write and query it at Upstash's, "
             f"/upstash/{record.account}/{record.name}",
+        )
+
+
+def demand_writable(record: IndexRecord) -> None:
+    """Raise a 400 for an index whose rows this door cannot write. What names ids only, and what gives out, works there too."""
+    demand_dense(record)
+    if not (record.row_schema or OPEN_SCHEMA).is_open:
+        raise CloudflareError(
+            400,
+            OWN_CODES + 400,
+            "this index's rows have fields of declared types, of which this door knows nothing: write it at Milvus's, "
+            f"/v2/vectordb, where it is the collection {record.name} of the database {record.account}",
         )
 
 

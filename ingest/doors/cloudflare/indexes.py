@@ -25,6 +25,7 @@ from upwell.changeset import KeyScope
 from upwell.embed.configuration import BUILTIN_SPARSE_NAME, plain_name
 from upwell.engine import Engine
 from upwell.errors import Invalid
+from upwell.schema import INT64_SCHEMA, IdType
 
 
 async def create(request: web.Request) -> web.Response:
@@ -72,6 +73,7 @@ def _new_index(asked: CreateIndexBody, engine: Engine) -> NewIndex:
         key_scope=undecided if asked.ids_unique_in is None else KeyScope(asked.ids_unique_in),
         embedding_model=None if dense is None else plain_name(dense),
         sparse_embedding_model=None if sparse is None else plain_name(sparse),
+        row_schema=INT64_SCHEMA if asked.ids is IdType.INT64 else None,
     )
 
 

@@ -28,6 +28,7 @@ from upwell.changeset import KeyScope
 from upwell.embed.configuration import NAME_LENGTH_MAX
 from upwell.kinds import IndexKind
 from upwell.properties import PropertyType
+from upwell.schema import IdType
 from upwell.shard.metric import Metric
 from upwell.status import MutationStatus as MutationStatus  # noqa: PLC0414  results of this door too
 from upwell.status import Shown
@@ -122,6 +123,10 @@ class CreateIndexBody(Request):
     ids_unique_in: Literal["index", "namespace"] | None = Field(
         None,
         description="Left out: a namespace if there are sparse vectors, else what the first write that names a namespace has it.",
+    )
+    ids: IdType | None = Field(
+        None,
+        description="What ids are: texts, if left out, or integers of 64 bits, which are sent and shown as their digits here.",
     )
     embedding_model: ModelName | None = Field(None, description="Makes dense vectors of text.")
     sparse_embedding_model: ModelName | None = Field(
@@ -314,6 +319,8 @@ def own_result(record: IndexRecord, scope: KeyScope) -> dict[str, Any]:
         result["kind"] = record.kind
     if scope is KeyScope.NAMESPACE:
         result["idsUniqueIn"] = scope
+    if record.row_schema is not None and record.row_schema.ids is not IdType.TEXT:
+        result["ids"] = record.row_schema.ids
     if record.embedding_model is not None:
         result["embeddingModel"] = record.embedding_model
     if record.sparse_embedding_model is not None:

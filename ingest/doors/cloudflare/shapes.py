@@ -143,6 +143,7 @@ class OwnFields(Result):
 
     kind: Literal["sparse", "hybrid"] | Absent = None
     ids_unique_in: Literal["namespace"] | Absent = None
+    ids: Literal["int64"] | Absent = None
     embedding_model: str | Absent = None
     sparse_embedding_model: str | Absent = None
 

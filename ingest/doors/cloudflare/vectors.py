@@ -9,7 +9,7 @@ from aiohttp import web
 
 from ingest.admission import check_room
 from ingest.body import Rules, inflate, parse_ids
-from ingest.doors.cloudflare.context import authorised_index, demand_dense, number_in, operations
+from ingest.doors.cloudflare.context import authorised_index, demand_writable, number_in, operations
 from ingest.doors.cloudflare.envelope import answer, encode_result
 from ingest.doors.cloudflare.errors import BODY_UNPARSABLE, CURSOR, IDS, LINE_CODES, CloudflareError
 from ingest.doors.cloudflare.rows import row_result
@@ -21,6 +21,7 @@ from upwell.engine import Index
 from upwell.errors import Gone, Invalid, TooLarge
 from upwell.query.listing import Place, decode_cursor, encode_cursor
 from upwell.query.lookup import Found, lookup
+from upwell.schema import OPEN_SCHEMA
 
 LIST_DEFAULT = 100
 
@@ -37,16 +38,17 @@ async def upsert(request: web.Request) -> web.Response:
 
 async def _upload(request: web.Request, operation: Operation) -> web.Response:
     index = await authorised_index(request, Access.WRITE)
-    demand_dense(index.record)
+    demand_writable(index.record)
     ops, wishes = operations(request), wishes_of(request)
     if not wishes.dry_run:
         await ops.admit(index, adds_rows=True)
-    settings = ops.engine.settings
+    settings, schema = ops.engine.settings, index.record.row_schema or OPEN_SCHEMA
     rules = Rules(
         dimensions=index.record.dimensions,
         vectors_max=settings.request_vectors_max,
         bytes_max=settings.request_bytes_max,
-        id_bytes_max=settings.id_bytes_max,
+        id_bytes_max=schema.id_bytes_at_most(settings.id_bytes_max),
+        ids=schema.ids,
         namespace_bytes_max=settings.namespace_bytes_max,
         metadata_bytes_max=settings.metadata_bytes_max,
         discard=_unparsable_behavior(request) == "discard" or wishes.dry_run,

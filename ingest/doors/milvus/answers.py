@@ -13,6 +13,7 @@ from aiohttp import web
 from ingest.doors.milvus.context import Call, Version
 from ingest.doors.milvus.errors import Code, describe
 from ingest.keys import OPERATIONS
+from ingest.large import body_of
 from ingest.problems import retry_after
 from ingest.unread import demand_known_expectation
 from upwell.errors import Corrupt, UpwellError
@@ -35,11 +36,14 @@ def success(call: Call, data: Any, headers: Mapping[str, str] | None = None, **m
 
 
 def answer(call: Call, data: bytes, headers: Mapping[str, str] | None = None, **more: Any) -> web.Response:
-    """A success whose data is encoded already. v2 tells what a request of entities has ``cost``; here that is nothing."""
+    """A success whose data is encoded already. v2 tells what a request of entities has ``cost``; here that is nothing.
+
+    Raises Behind for a large one if too many are being taken.
+    """
     beside = {"cost": 0} if call.version is Version.V2 and call.command.startswith("entities/") else {}
     rest = encode(beside | more)[1:-1]
     pieces = [b'{"code":%d,' % call.version.success, rest + b"," if rest else b"", b'"data":', data, b"}"]
-    return web.Response(body=b"".join(pieces), content_type="application/json", headers=headers)
+    return web.Response(body=body_of(pieces), content_type="application/json", headers=headers)
 
 
 def failure(status: int, code: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import orjson
-from aiohttp import web
-from pydantic import BaseModel, ConfigDict, ValidationError
+from aiohttp import hdrs, web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from ingest.body import inflate
-from ingest.doors.milvus.errors import missing, no_collection, no_database, not_json
+from ingest.doors.milvus.errors import (
+    NOT_JSON,
+    Code,
+    MilvusError,
+    missing,
+    no_collection,
+    no_database,
+    no_partition,
+    not_json,
+    not_loaded,
+)
+from ingest.doors.milvus.facts import DEFAULT_PARTITION, Facts, facts_of, schema_with
 from ingest.keys import OPERATIONS
 from ingest.operations import Operations
 from ingest.requests import read_body
 from upwell.catalog.tokens import Access, Grant
-from upwell.engine import Index
+from upwell.engine import Engine, Index
 from upwell.errors import NotFound
 from upwell.query.patience import Patience
 from upwell.schema import OPEN_SCHEMA, RowSchema
 from upwell.settings import Settings
 
 DEFAULT_DATABASE: Final = "default"
+#: Milvus says "should be nil", and means the opposite.
+EMPTY_BODY: Final = f"{NOT_JSON}, the request body should not be empty, however {{}} is valid"
 #: Of a body that brings no rows to be kept. Decoded it may take thirty times as much.
 QUESTION_BYTES_MAX: Final = 4 << 20
 
-P = TypeVar("P", bound="Params")
+P = TypeVar("P", bound="Body")
 
 
 class Version(IntEnum):
@@ -42,10 +57,27 @@ class Version(IntEnum):
         return 200 if self is Version.V1 else 0
 
 
-class Params(BaseModel):
-    """The body of a request. What is not known is passed over, as Milvus does; null is as good as nothing."""
+#: Of something that must be named.
+Name = Annotated[str, Field(min_length=1)]
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, alias_generator=to_camel)
+
+class Body(BaseModel):
+    """An object in a request. What is not known is passed over, as Milvus does; null is as good as nothing."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", strict=True, alias_generator=to_camel, populate_by_name=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_nothing(cls, given: object) -> object:
+        if isinstance(given, dict):
+            return {name: value for name, value in given.items() if value is not None}
+        return given
+
+
+class Params(Body):
+    """The body of a request."""
 
     db_name: str | None = None
 
@@ -53,7 +85,7 @@ class Params(BaseModel):
 class OfCollection(Params):
     """The body of a request about a collection."""
 
-    collection_name: str
+    collection_name: Name
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +112,23 @@ class Call:
 
     def patience(self) -> Patience:
         """How long a question may take that is asked now."""
-        return Patience(self.ops.engine.clock, self.settings.filter_s_max)
+        return Patience(self.ops.engine.clock, self.bounded(self.settings.filter_s_max))
 
-    async def params(self, model: type[P]) -> P:
-        """The body of a question, as ``model``. Raises MilvusError, which names the field, TooLarge or TooSlow."""
-        bytes_max = min(QUESTION_BYTES_MAX, self.settings.request_bytes_max)
+    def bounded(self, wait_s: float) -> float:
+        """``wait_s``, or the seconds of ``Request-Timeout`` if those are fewer."""
+        given = self.request.headers.get("Request-Timeout", "").strip()
+        return (
+            min(wait_s, int(given)) if given.isdecimal() and given.isascii() and len(given) <= 9 else wait_s
+        )
+
+    async def params(self, model: type[P], bytes_max: int = QUESTION_BYTES_MAX) -> P:
+        """The body of a question, or what a GET has in its place, as ``model``.
+
+        Raises MilvusError, which names the field, TooLarge or TooSlow.
+        """
+        if self.request.method == hdrs.METH_GET:
+            return validated({name: value for name, value in self.request.query.items() if value}, model)
+        bytes_max = min(bytes_max, self.settings.request_bytes_max)
         body = await read_body(self.request, bytes_max)
         encoding = self.request.headers.get("Content-Encoding")
         return await self.ops.parse(lambda: parse(bytes(inflate(body, encoding, bytes_max)), model))
@@ -116,7 +160,7 @@ class Call:
         self.grant.check(access, database, name)
         ops = self.ops
         try:
-            index = await ops.find_index(database, name)
+            index, facts = await ops.look(_opened, ops.engine, database, name)
         except NotFound:
             meant = await ops.look(ops.engine.databases.meant_by, database, name)
             if meant is None:
@@ -124,10 +168,11 @@ class Call:
                 raise no_collection(database, name) from None
             self.grant.check(access, database, meant)
             try:
-                index = await ops.find_index(database, meant)
+                index, facts = await ops.look(_opened, ops.engine, database, meant)
             except NotFound:
                 raise no_collection(database, name) from None
-        return Collection(self, database, name, index)
+        schema = schema_with(index.record.row_schema or OPEN_SCHEMA, facts)
+        return Collection(self, database, name, index, facts, schema)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,30 +183,71 @@ class Collection:
     database: str
     name: str
     index: Index
+    #: What was remembered of it when the request came.
+    facts: Facts
+    #: Its fields.
+    schema: RowSchema
 
     @property
-    def schema(self) -> RowSchema:
-        """Its fields."""
-        return self.index.record.row_schema or OPEN_SCHEMA
+    def is_alias(self) -> bool:
+        """Did the request call it by an alias?"""
+        return self.name != self.index.record.name
+
+    async def demand_loaded(self, partitions: Sequence[str] = ()) -> None:
+        """Raise MilvusError unless it is loaded, and each of these partitions. To be called before anything is read of its rows."""
+        if not self.facts.loaded and self.index.record.row_schema is not None:
+            raise not_loaded(self.name)
+        for name in partitions:
+            if name in self.facts.released:
+                raise MilvusError(Code.PARTITION_NOT_LOADED, f"partition not loaded[partition={name}]")
+
+    async def namespaces(self, partitions: Sequence[str]) -> list[str]:
+        """The namespaces that partitions are, once it is known that there are such. Raises MilvusError."""
+        for name in partitions:
+            if not await self.has_partition(name):
+                raise no_partition(name)
+        return [namespace_of(name) for name in partitions]
+
+    async def has_partition(self, name: str) -> bool:
+        """Is there a partition of this name: the default one, one that was declared, or one with rows?"""
+        if name == DEFAULT_PARTITION or name in self.facts.partitions:
+            return True
+        return await self.call.ops.read(self.index, lambda view: view.has_namespace(name))
+
+
+def namespace_of(partition: str) -> str:
+    """The namespace that a partition is; "" is the default one."""
+    return "" if partition == DEFAULT_PARTITION else partition
+
+
+def _opened(engine: Engine, database: str, name: str) -> tuple[Index, Facts]:
+    """An index, and what is remembered of it. Raises NotFound. Blocks."""
+    index = engine.find(database, name)
+    return index, facts_of(index)
 
 
 def parse(body: bytes, model: type[P]) -> P:
     """A body as ``model``. Raises MilvusError."""
     if not body.strip():
-        raise not_json("the request body should not be empty, however {} is valid")
+        raise MilvusError(Code.NOT_JSON, EMPTY_BODY)
     try:
-        given = orjson.loads(body)
-        if isinstance(given, dict):
-            given = {name: value for name, value in given.items() if value is not None}
-        return model.model_validate(given)
+        return validated(orjson.loads(body), model)
     except orjson.JSONDecodeError as error:
         raise not_json(str(error)) from None
+
+
+def validated(given: object, model: type[P]) -> P:
+    """What is given as ``model``; "" where something must be is as good as nothing. Raises MilvusError."""
+    try:
+        return model.model_validate(given)
     except ValidationError as error:
-        lacks = [
-            str(one["loc"][0]) for one in error.errors() if one["type"] == "missing" and len(one["loc"]) == 1
-        ]
-        if lacks:
-            raise missing(*lacks) from None
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise not_json(f"{where}: {first['msg']}" if where else first["msg"]) from None
+        problems = error.errors(include_url=False, include_context=False)
+    lacks = [str(one["loc"][0]) for one in problems if len(one["loc"]) == 1 and _is_lack(one)]
+    if lacks:
+        raise missing(*lacks)
+    where = ".".join(map(str, problems[0]["loc"]))
+    raise not_json(f"{where}: {problems[0]['msg']}" if where else problems[0]["msg"])
+
+
+def _is_lack(problem: ErrorDetails) -> bool:
+    return problem["type"] == "missing" or (problem["type"] == "string_too_short" and problem["input"] == "")

@@ -36,6 +36,7 @@ class Code(IntEnum):
     TOO_MANY_COLLECTIONS = 102
     SCHEMA_MISMATCH = 109
     PARTITION_NOT_FOUND = 200
+    PARTITION_NOT_LOADED = 201
     INDEX_NOT_FOUND = 700
     DATABASE_NOT_FOUND = 800
     DATABASE_INVALID = 802
@@ -43,12 +44,15 @@ class Code(IntEnum):
     MISSING_PARAMETER = 1101
     PRIVILEGE_NOT_PERMITTED = 1401
     ALIAS_NOT_FOUND = 1600
-    ALIAS_TAKEN = 1601
+    ALIAS_IS_COLLECTION = 1601
+    ALIAS_TAKEN = 1602
     FIELD_NOT_FOUND = 1700
+    FIELD_NAME_INVALID = 1701
     NOT_AUTHENTICATED = 1800
     NOT_JSON = 1801
     MISSING_REQUIRED = 1802
     BAD_DATA = 1804
+    CHECK_PRIMARY_KEY = 1806
     UNEXPECTED = 65535
 
 
@@ -56,6 +60,7 @@ NOT_AUTHENTICATED = "user hasn't authenticated"
 NOT_JSON = "can only accept json format request"
 MISSING_REQUIRED = "missing required parameters"
 BAD_DATA = "fail to deal the insert data"
+CHECK_PRIMARY_KEY = "please check the primary key and its' type can only in [int, string]"
 
 
 class MilvusError(UpwellError):
@@ -90,6 +95,11 @@ def bad_data(detail: str) -> MilvusError:
     return MilvusError(Code.BAD_DATA, f"{BAD_DATA}, error: {detail}")
 
 
+def bad_ids(detail: str) -> MilvusError:
+    """The error for what cannot be ids of a collection, code 1806."""
+    return MilvusError(Code.CHECK_PRIMARY_KEY, f"{CHECK_PRIMARY_KEY}, error: {detail}")
+
+
 def no_collection(database: str, name: str) -> MilvusError:
     """The error for a collection that is not there, code 100."""
     return MilvusError(
@@ -100,6 +110,31 @@ def no_collection(database: str, name: str) -> MilvusError:
 def no_database(name: str) -> MilvusError:
     """The error for a database that is not there, code 800."""
     return MilvusError(Code.DATABASE_NOT_FOUND, f"database not found[database={name}]")
+
+
+def not_loaded(name: str) -> MilvusError:
+    """The error for reading of a collection that is not loaded, code 101."""
+    return MilvusError(Code.COLLECTION_NOT_LOADED, f"collection not loaded[collection={name}]")
+
+
+def no_partition(name: str) -> MilvusError:
+    """The error for a partition that is not there, code 200."""
+    return MilvusError(Code.PARTITION_NOT_FOUND, f"partition not found[partition={name}]")
+
+
+def no_index(name: str) -> MilvusError:
+    """The error for an index that is not there, code 700."""
+    return MilvusError(Code.INDEX_NOT_FOUND, f"index not found[indexName={name}]")
+
+
+def duplicate(name: str) -> MilvusError:
+    """The error for a collection that is there, and is not what is asked for, code 1100."""
+    return invalid(f"create duplicate collection with different parameters, collection: {name}")
+
+
+def refused(message: str) -> MilvusError:
+    """The error for what cannot be done as things are, which Milvus gives no code of its own: 65535."""
+    return MilvusError(Code.UNEXPECTED, message)
 
 
 #: First match wins, so subclasses come before their parents.

@@ -46,6 +46,14 @@ def wrong_dimensions(got: int, expected: int) -> str:
     return f"Invalid vector dimension: {got}, expected: {expected}"
 
 
+def no_schema(database: str, collection: str) -> str:
+    """What is said to whoever would write rows whose fields have declared types."""
+    return (
+        "This index's rows have fields of declared types, of which this door knows nothing; write it at Milvus's, /v2/vectordb, "
+        f"where it is the collection {collection} of the database {database}"
+    )
+
+
 def no_namespace(namespace: str, index: str, **facts: object) -> UpstashError:
     """The error for a namespace that is not there."""
     return UpstashError(404, f"Namespace {namespace} for the index {index} does not exist", **facts)

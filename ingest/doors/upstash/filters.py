@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import cache
 from math import isfinite
-from typing import Any, Final
+from typing import Final
 
-from lark import Lark, Token, Transformer, UnexpectedInput, UnexpectedToken, v_args
+from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
+from ingest.grammar import mistake, shown
 from upwell.errors import Invalid
+from upwell.shard.comparing import Scalar
 from upwell.shard.filter import (
     FILTER_DEPTH_MAX,
     Contains,
@@ -32,7 +33,6 @@ from upwell.shard.filter import (
     Not,
     OneOf,
     Present,
-    Scalar,
     Some,
     Within,
     depth,
@@ -41,7 +41,6 @@ from upwell.shard.filter import (
 )
 from upwell.shard.glob import GLOB_CHARACTERS_MAX
 
-SHOWN_CHARACTERS_MAX: Final = 64
 #: Each is read from the metadata of all rows, a microsecond a row and more, if it is not in memory already.
 FIELDS_MAX: Final = 64
 #: Each is matched with all strings that there are of its field.
@@ -115,8 +114,6 @@ _NAME: Final = re.compile(
     r"[a-z_][a-z_0-9#-]*(\.[a-z_0-9#-]+|\[(#-)?[0-9]{1,9}\])*", re.IGNORECASE | re.ASCII
 )
 _ESCAPED: Final = {"'": re.compile(r"\\(['\"\\])|'(')"), '"': re.compile(r"\\(['\"\\])|\"(\")")}
-#: What an error shows of a text that is no word of the language.
-_RUN: Final = re.compile(r"['\"].*|[\w.]+|[^\w\s'\"]+|.", re.DOTALL)
 
 
 def parse_filter(text: str, bytes_max: int) -> Filter | None:
@@ -133,7 +130,7 @@ def parse_filter(text: str, bytes_max: int) -> Filter | None:
         # The parser is made with the transformer, so what it gives is what that makes.
         parsed: object = _parser().parse(text)
     except UnexpectedInput as error:
-        raise _unexpected(text, error) from None
+        raise Invalid(f"Invalid filter: {mistake(_parser(), text, error, WORDS)}") from None
     assert isinstance(parsed, Filter)
     deep = depth(parsed)
     if deep > FILTER_DEPTH_MAX:
@@ -244,46 +241,8 @@ def _glob(name: Token, literal: Token) -> Glob:
     return Glob(_path(name), pattern)
 
 
-def _unexpected(text: str, error: UnexpectedInput) -> Invalid:
-    at_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
-    found_at: Any = error.pos_in_stream
-    place: int = len(text) if at_end else found_at
-    accepted = _accepted(text, place)
-    expected = [word for terminal, word in WORDS.items() if terminal in accepted]
-    words = " or ".join(filter(None, [", ".join(expected[:-1]), expected[-1]]))
-    if at_end:
-        return _invalid(words, place, "the end")
-    if isinstance(error, UnexpectedToken):
-        return _invalid(words, place, _shown(str(error.token)))
-    if text[place] in "'\"" and "STRING" in accepted:
-        words = f"a string that ends with {text[place]}"
-    found = _RUN.match(text, place)
-    assert found
-    return _invalid(words, place, _shown(found[0]))
-
-
-def _accepted(text: str, place: int) -> set[str]:
-    """The terminals that may stand at ``place``, before which all is well.
-
-    What a parser that met the wrong one knows is too little: it has concluded by then that the term is over, say.
-    """
-    parser: Any = _parser().parse_interactive(text)
-    with suppress(UnexpectedInput):  # the one that is known
-        for token in parser.lexer_thread.lex(parser.parser_state):
-            if token.start_pos >= place:
-                break
-            parser.feed_token(token)
-    accepted: set[str] = parser.accepts()
-    return accepted
-
-
 def _refused(expected: str, token: Token) -> Invalid:
-    return _invalid(expected, token.start_pos or 0, _shown(str(token)))
-
-
-def _shown(text: str) -> str:
-    short = text if len(text) <= SHOWN_CHARACTERS_MAX else text[: SHOWN_CHARACTERS_MAX - 1] + "…"
-    return repr(short)
+    return _invalid(expected, token.start_pos or 0, shown(str(token)))
 
 
 def _invalid(expected: str, place: int, got: str) -> Invalid:

@@ -6,8 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
-from ingest.doors.upstash.answers import answer, encode
+from ingest.doors.upstash.answers import answer
 from ingest.doors.upstash.context import Asked
+from ingest.large import encode
 from upwell.catalog.record import IndexRecord
 from upwell.embed.configuration import plain_name
 from upwell.engine import Index

@@ -6,15 +6,13 @@ As at Upstash, what was written a moment ago may not be found yet. ``?after=MUTA
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from functools import partial
 from typing import Final, NamedTuple
 
 from aiohttp import web
 
 from ingest.body import inflate
-from ingest.doors.upstash.answers import Room, answer, encode_many, encode_rows
+from ingest.doors.upstash.answers import answer
 from ingest.doors.upstash.context import Asked
 from ingest.doors.upstash.questions import (
     QUERIES_BYTES_MAX,
@@ -26,8 +24,10 @@ from ingest.doors.upstash.questions import (
     read_queries,
 )
 from ingest.doors.upstash.shown import hit
-from ingest.doors.upstash.within import Within
+from ingest.large import Room, encode_many, encode_rows
+from ingest.turns import in_turns
 from upwell.query.hybrid import depth_of
+from upwell.query.within import Within
 from upwell.shard.view import View
 
 #: Bodies up to this length are read where their query is answered.
@@ -68,22 +68,10 @@ def _at_once(asked: Asked, body: bytes) -> bytes | None:
 
 
 async def _each(asked: Asked, view: View, questions: list[tuple[Query, Made]]) -> list[bytes]:
-    """The answers to all questions. A few are asked at a time, so that others' come in between; the first error ends it."""
-    answers = [b""] * len(questions)
-    left = deque(range(len(questions)))
+    """The answers to all questions, of which a few are asked at a time."""
     within = Within((one.filter for one, _ in questions), asked.patience())
     asking = _Asking(asked, view, within, Room())
-
-    async def some() -> None:
-        while left:
-            place = left.popleft()
-            answers[place] = await asked.ops.ask(partial(_run, asking, *questions[place]))
-
-    try:
-        await asyncio.gather(*(some() for _ in range(min(len(questions), asked.settings.query_threads))))
-    finally:
-        left.clear()
-    return answers
+    return await in_turns(asked.ops, [partial(_run, asking, *question) for question in questions])
 
 
 async def embedded(asked: Asked, queries: list[Query]) -> list[Made]:

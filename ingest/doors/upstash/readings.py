@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from ingest.body import inflate
+from ingest.body import Rules, inflate
 from ingest.body.inflate import Bytes
 from ingest.doors.upstash.errors import DENSE_REQUIRED, IDS_PREFIX_OR_FILTER, NO_MODEL, SPARSE_REQUIRED
 from ingest.doors.upstash.fields import Fields, read_id
@@ -77,7 +77,7 @@ class _Columns:
         """Another row. Raises Invalid."""
         target = self._how.target
         rules = target.rules
-        self.ids.append(read_id(fields.get("id"), "id", rules.id_bytes_max))
+        self.ids.append(_row_id(fields, rules))
         if self._how.command == "upsert-data":
             if fields.has("vector") or fields.has("sparseVector"):
                 raise Invalid(
@@ -110,6 +110,15 @@ class _Columns:
         )
 
 
+def _row_id(fields: Fields, rules: Rules) -> str:
+    """The id of a row that is written. Raises Invalid."""
+    id = read_id(fields.get("id"), "id", rules.id_bytes_max)
+    problem = rules.id_problem(id)
+    if problem is not None:
+        raise Invalid(f"id: {problem}")
+    return id
+
+
 def _column(values: list[Any], kind: pa.DataType) -> pa.Array | None:
     return pa.array(values, kind) if any(value is not None for value in values) else None
 
@@ -136,7 +145,7 @@ def _update(how: Write, text: bytes) -> Changeset:
     target, fields = how.target, Fields(strict_json(text))
     rules = target.rules
     columns = _Columns(how)
-    columns.ids.append(read_id(fields.get("id"), "id", rules.id_bytes_max))
+    columns.ids.append(_row_id(fields, rules))
     check_no_others(target.kind, dense=fields.has("vector"), sparse=fields.has("sparseVector"))
     vector, sparse = read_dense(fields, target.dimensions), read_sparse(fields, target.sparse_max)
     if target.kind.has_dense and target.kind.has_sparse and (vector is None) != (sparse is None):
@@ -178,7 +187,7 @@ def _delete(how: Write, text: bytes) -> Changeset:
 
 def _filter(text: str, bytes_max: int) -> Any:
     from ingest.doors.upstash.filters import parse_filter  # noqa: PLC0415  a parsing process rarely needs it
-    from upwell.shard.filter import filter_to_json  # noqa: PLC0415
+    from upwell.shard.filter_json import filter_to_json  # noqa: PLC0415
 
     asked = parse_filter(text, bytes_max)
     if asked is None:

@@ -7,12 +7,13 @@ from typing import Final
 
 from aiohttp import web
 
-from ingest.doors.upstash.answers import answer, encode, encode_rows
+from ingest.doors.upstash.answers import answer
 from ingest.doors.upstash.context import Asked
 from ingest.doors.upstash.errors import IDS_OR_PREFIX
 from ingest.doors.upstash.fields import Fields
 from ingest.doors.upstash.queries import waited_for
 from ingest.doors.upstash.shown import EVERYTHING, Include, row
+from ingest.large import encode, encode_rows
 from upwell.errors import Invalid
 from upwell.query.lookup import lookup
 from upwell.query.ordered import random_row, range_rows, with_prefix

@@ -14,7 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from ingest.body import inflate
-from ingest.doors.upstash.answers import answer, encode, encode_rows, success
+from ingest.doors.upstash.answers import answer, success
 from ingest.doors.upstash.context import Asked
 from ingest.doors.upstash.errors import UpstashError
 from ingest.doors.upstash.fields import Fields
@@ -22,12 +22,13 @@ from ingest.doors.upstash.queries import embedded, waited_for
 from ingest.doors.upstash.questions import Filters, Query, read_query
 from ingest.doors.upstash.shown import Include, hit
 from ingest.doors.upstash.strict import strict_json
-from ingest.doors.upstash.within import left_by
+from ingest.large import encode, encode_rows
 from upwell.clock import Clock
 from upwell.errors import Invalid
 from upwell.ids import new_identity
 from upwell.query.patience import Patience
 from upwell.query.resumable import ResumableQuery
+from upwell.query.within import left_by
 
 IDLE_S_DEFAULT: Final = 3_600
 #: Of a resumable query that there never was any use to ask again: its namespace is not there.

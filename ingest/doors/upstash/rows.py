@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,7 +10,8 @@ import numpy.typing as npt
 import orjson
 
 from ingest.body import Rules
-from ingest.body.precise import FLOAT32_END, describe
+from ingest.body.floats import read_numbers
+from ingest.body.precise import describe
 from ingest.doors.upstash.errors import DENSE_REQUIRED, SPARSE_REQUIRED, wrong_dimensions
 from ingest.doors.upstash.fields import Fields
 from upwell.errors import Invalid
@@ -20,7 +20,6 @@ from upwell.kinds import IndexKind
 SparseRow = tuple[list[int], list[float]]
 
 _INTEGERS: Final = frozenset((int,))
-_NUMBERS: Final = frozenset((int, float))
 _INT32: Final = np.iinfo(np.int32)
 
 
@@ -88,29 +87,6 @@ def _check_int32(indices: list[Any]) -> None:
             raise Invalid(
                 f"sparseVector.indices[{place}]: expected an integer of 32 bits, got {describe(index)}"
             )
-
-
-def read_numbers(given: list[Any] | npt.NDArray[np.float64], field: str) -> npt.NDArray[np.float32]:
-    """Numbers as finite float32."""
-    wide = None
-    if not isinstance(given, list):
-        wide = given
-    elif _NUMBERS.issuperset(map(type, given)):
-        # By way of array: numpy takes twice as long over a list.
-        wide = np.array(array("d", given))
-    if wide is not None:
-        with np.errstate(over="ignore"):
-            narrow = wide.astype(np.float32)
-        if np.isfinite(narrow).all():
-            return narrow
-    for place, number in enumerate(given if isinstance(given, list) else given.tolist()):
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise Invalid(f"{field}[{place}]: expected a number, got {describe(number)}")
-        if not -FLOAT32_END < number < FLOAT32_END:
-            raise Invalid(
-                f"{field}[{place}]: expected a float32, got {describe(number)}, which is outside its range"
-            )
-    raise AssertionError("numbers that are finite float32 and not")
 
 
 def read_metadata(fields: Fields, bytes_max: int) -> bytes | None:

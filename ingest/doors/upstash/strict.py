@@ -10,10 +10,10 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from ingest.body import Rules
+from ingest.body.decoder import FastDecoder
 from ingest.body.documents import Pieces, cut
 from ingest.body.precise import BYTE_ORDER_MARK, decode, first_oddity
 from ingest.doors.upstash.errors import UpstashError
-from ingest.doors.upstash.fast import FastDecoder
 from upwell.errors import Invalid, InvalidLine, TooLarge
 
 #: Of an id quoted in an error.
@@ -63,7 +63,7 @@ class Items:
         if self.pieces is None:
             yield strict_json(self.text)
             return
-        decoder = FastDecoder()
+        decoder = FastDecoder("vector")
         for place, piece in self.pieces:
             try:
                 value = decoder.decode(piece)

@@ -17,7 +17,7 @@ from ingest.admission import check_room
 from ingest.body import Rules
 from ingest.doors.upstash.answers import ACCEPTED, MUTATION_ID, success
 from ingest.doors.upstash.context import QUESTION_BYTES_MAX, Asked, check_namespace
-from ingest.doors.upstash.errors import DEFAULT_NAMESPACE_STAYS, UpstashError, no_namespace
+from ingest.doors.upstash.errors import DEFAULT_NAMESPACE_STAYS, UpstashError, no_namespace, no_schema
 from ingest.doors.upstash.readings import Write
 from ingest.doors.upstash.rows import Target
 from ingest.operations import Accepted, Sender
@@ -25,6 +25,7 @@ from ingest.wishes import idempotency_key, preferred_wait_s
 from upwell.changeset import Changeset, Details, KeyScope, Operation, Rename, Selection, without_rows
 from upwell.errors import Invalid, Unavailable
 from upwell.outcome import Outcome, State
+from upwell.schema import OPEN_SCHEMA
 
 SUCCESS = "Success"
 
@@ -103,13 +104,16 @@ def _sender(asked: Asked) -> Sender:
 async def _taken(asked: Asked, *, adds_rows: bool = False) -> Accepted:
     """Read the body of a write, and make it durable."""
     ops, settings, record = asked.ops, asked.settings, asked.index.record
-    sender = _sender(asked)
+    sender, schema = _sender(asked), record.row_schema or OPEN_SCHEMA
+    if asked.command != "delete" and not schema.is_open:
+        raise UpstashError(HTTPStatus.UNPROCESSABLE_ENTITY, no_schema(record.account, record.name))
     await ops.admit(asked.index, adds_rows=adds_rows)
     rules = Rules(
         dimensions=record.dimensions,
         vectors_max=settings.upstash_vectors_max,
         bytes_max=settings.request_bytes_max,
-        id_bytes_max=settings.upstash_id_bytes_max,
+        id_bytes_max=schema.id_bytes_at_most(settings.upstash_id_bytes_max),
+        ids=schema.ids,
         metadata_bytes_max=settings.upstash_metadata_bytes_max,
         data_bytes_max=settings.upstash_data_bytes_max,
     )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from ingest.body import Rules
 from ingest.body.fast import FastReader
 from ingest.body.precise import Row, read_line
+from tests.thorough import examples
 from upwell.errors import InvalidLine
 
 pytest.importorskip("simdjson", reason="this Python has no wheel of it")
@@ -134,7 +135,7 @@ objects = st.fixed_dictionaries(
 
 @given(objects, st.booleans())
 @example({"id": "a", "values": [3.4028235e38, 0, 0]}, False)
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=examples(600))
 def test_what_is_read_fast_is_what_is_read_precisely(value: dict[str, Any], ascii_only: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     read = fast(text)

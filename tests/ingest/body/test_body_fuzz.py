@@ -21,6 +21,7 @@ from ingest.body.simd import simdjson
 from tests import bodies, slow_body
 from tests.bodies import Sent
 from tests.slow_body import Read, Refused, Row, Unsure, Wrong
+from tests.thorough import examples
 from upwell.changeset import Changeset, Operation
 from upwell.errors import Invalid, InvalidLine, LineProblem, Reason
 
@@ -30,10 +31,10 @@ DISCARD = Rules(
 )
 
 
-def fuzzed(examples: int) -> settings:
-    """Settings of a property that is tried on so many bodies."""
+def fuzzed(all_of_them: int) -> settings:
+    """Settings of a property that is tried on so many bodies in `make test-all`."""
     slow = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
-    return settings(deadline=None, max_examples=examples, suppress_health_check=slow)
+    return settings(deadline=None, max_examples=examples(all_of_them), suppress_health_check=slow)
 
 
 def parse(sent: Sent, rules: Rules) -> Changeset | Invalid:

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingest.body import Rules, parse_upload
+from tests.thorough import examples
 from upwell.changeset import DISCARDED_NAMED_MAX, Changeset, Operation
 from upwell.errors import Invalid, InvalidLine, Reason, TooLarge
 
@@ -192,7 +193,7 @@ FORM = "multipart/form-data; boundary=b"
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=600)
+@settings(deadline=None, max_examples=examples(600))
 def test_whatever_is_sent_gives_a_changeset_or_invalid(data: st.DataObject) -> None:
     body = bytearray(data.draw(st.sampled_from(SEEDS)))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -14,10 +14,8 @@ import orjson
 
 from ingest.body.simd import simdjson
 
-KEY: Final = b'"vector"'
 #: What the text of an array of numbers does not have in it.
 MARKS: Final = (b"[", b"{", b"}", b'"')
-_AFTER_KEY: Final = re.compile(rb'"vector"[ \t\r\n]*:[ \t\r\n]*\[')
 #: What stands in a vector's place; no client's vector is a string.
 _PLACE: Final = "\0vector\0"
 _PLACE_TEXT: Final = orjson.dumps(_PLACE)
@@ -26,13 +24,20 @@ _PLACE_TEXT: Final = orjson.dumps(_PLACE)
 class FastDecoder:
     """Decodes items. Keeps one parser; for one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        """``name``: of the member that is an item's vector."""
+        self._name = name
+        self._key = orjson.dumps(name)
+        self._after_key = re.compile(re.escape(self._key) + rb"[ \t\r\n]*:[ \t\r\n]*\[")
         self._parser = None if simdjson is None else simdjson.Parser()
 
     def decode(self, text: bytes) -> Any:
-        """The value that ``text`` is; if it is an object with a ``vector`` of numbers, then that is a float64 array. Raises
+        """The value that ``text`` is; if it is an object with a vector of numbers, then that is a float64 array. Raises
         orjson.JSONDecodeError."""
-        found = _AFTER_KEY.match(text, text.find(KEY)) if self._parser is not None and KEY in text else None
+        key = self._key
+        found = (
+            self._after_key.match(text, text.find(key)) if self._parser is not None and key in text else None
+        )
         if found is None:
             return orjson.loads(text)
         start = found.end() - 1
@@ -41,16 +46,16 @@ class FastDecoder:
         # Not by one expression: those take as long as decoding does.
         if (
             end
-            and text.find(KEY, end) < 0
+            and text.find(key, end) < 0
             and not any(text.find(mark, start + 1, end) >= 0 for mark in MARKS)
         ):
             numbers = self._numbers(text[start:end])
         if numbers is None:
             return orjson.loads(text)
         value = orjson.loads(b"".join((text[:start], _PLACE_TEXT, text[end:])))
-        if not isinstance(value, dict) or value.get("vector") != _PLACE:
+        if not isinstance(value, dict) or value.get(self._name) != _PLACE:
             return orjson.loads(text)
-        value["vector"] = numbers
+        value[self._name] = numbers
         return value
 
     def _numbers(self, text: bytes) -> Any:

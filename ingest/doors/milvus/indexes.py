@@ -1,0 +1,326 @@
+"""``indexes/…``: Milvus's clients make indexes on fields before they load a collection; here vectors are always searchable.
+
+So an index is what was asked for, remembered: its name, type and parameters. One thing of it matters, which is the metric of dense vectors.
+It is that of Upwell's index, and fixed when that is made; a collection that was made without indexes is made anew with another metric, as
+long as nothing was written to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from aiohttp import web
+from pydantic import AliasChoices, Field
+
+from ingest.doors.milvus.answers import success
+from ingest.doors.milvus.asked import IndexAsked, text_of
+from ingest.doors.milvus.context import Call, Collection, Name, OfCollection
+from ingest.doors.milvus.declared import declare, undeclare
+from ingest.doors.milvus.errors import (
+    MISSING_REQUIRED,
+    Code,
+    MilvusError,
+    duplicate,
+    invalid,
+    no_index,
+    refused,
+)
+from ingest.doors.milvus.facts import (
+    AUTOINDEX,
+    METRIC_NAMES,
+    SPARSE_METRIC,
+    Facts,
+    IndexFact,
+    change_facts,
+    facts_of,
+    vector_metrics,
+)
+from ingest.doors.milvus.fields import check_sparse_metric, metric_of
+from ingest.doors.milvus.names import check_index
+from upwell.catalog.names import NewIndex
+from upwell.catalog.record import IndexRecord
+from upwell.catalog.tokens import Access
+from upwell.engine import Engine, Index
+from upwell.errors import Exists, NotFound
+from upwell.kinds import IndexKind
+from upwell.schema import OPEN_SCHEMA, RowSchema
+from upwell.shard.metric import Metric
+
+DEFAULT_METRIC: Final = "COSINE"
+SCALAR_INDEX: Final = "INVERTED"
+ONE_PER_FIELD: Final = "CreateIndex failed: at most one distinct index is allowed per field"
+
+
+class OfIndex(OfCollection):
+    """The body of a request about an index."""
+
+    index_name: Name
+
+
+class IndexesAsked(OfCollection):
+    """The body of ``indexes/create``."""
+
+    index_params: list[IndexAsked]
+
+
+class IndexProperties(OfIndex):
+    """The body of ``indexes/alter_properties``."""
+
+    properties: dict[str, Any] = Field(default_factory=dict)
+
+
+class IndexPropertyKeys(OfIndex):
+    """The body of ``indexes/drop_properties``."""
+
+    property_keys: list[str] = Field(
+        default_factory=list, validation_alias=AliasChoices("propertyKeys", "deleteKeys")
+    )
+
+
+async def list_(call: Call) -> web.Response:
+    """``indexes/list``: names."""
+    collection = await call.collection(await call.params(OfCollection), Access.READ)
+    return success(call, [one.name for one in collection.facts.indexes])
+
+
+async def describe(call: Call) -> web.Response:
+    """``indexes/describe``. Vectors are searchable as soon as they are visible, so no rows are ever pending."""
+    asked = await call.params(OfIndex)
+    collection = await call.collection(asked, Access.READ)
+    index = collection.facts.index(asked.index_name)
+    if index is None:
+        raise no_index(asked.index_name)
+    rows = await call.ops.read(collection.index, lambda view: view.manifest.vectors)
+    shown = {
+        "indexName": index.name,
+        "fieldName": index.field,
+        "indexType": index.type,
+        "metricType": index.metric,
+        "params": [{"key": name, "value": value} for name, value in (index.params | index.altered).items()],
+        "totalRows": rows,
+        "indexedRows": rows,
+        "pendingRows": 0,
+        "indexState": "Finished",
+        "failReason": "",
+    }
+    return success(call, [shown])
+
+
+async def create(call: Call) -> web.Response:
+    """``indexes/create``."""
+    asked = await call.params(IndexesAsked)
+    collection = await call.collection(asked, Access.ADMIN)
+    schema, kind = collection.schema, collection.index.record.kind
+    facts = index_facts(asked.index_params, schema, vectors_of(schema, kind))
+    index = await call.ops.look(make_indexes, call.ops.engine, collection.index, facts)
+    await declare(call, index)
+    return success(call, {})
+
+
+async def drop(call: Call) -> web.Response:
+    """``indexes/drop``: of one that is not there it is no error. That of a vector stays as long as the collection is loaded."""
+    asked = await call.params(OfIndex)
+    collection = await call.collection(asked, Access.ADMIN)
+    vectors = vector_metrics(collection.index)
+
+    def without(facts: Facts) -> Facts:
+        index = facts.index(asked.index_name)
+        if index is not None and facts.loaded and index.field in vectors:
+            raise invalid(f"vector index cannot be dropped on loaded collection: {collection.name}")
+        return facts.model_copy(update={"indexes": tuple(one for one in facts.indexes if one != index)})
+
+    await call.ops.look(change_facts, collection.index, without)
+    dropped = collection.facts.index(asked.index_name)
+    if dropped is not None:
+        await undeclare(call, collection.index, dropped.field)
+    return success(call, {})
+
+
+async def alter_properties(call: Call) -> web.Response:
+    """``indexes/alter_properties``: they are remembered, and change nothing."""
+    asked = await call.params(IndexProperties)
+    given = {name: text_of(value) for name, value in asked.properties.items()}
+    return await _with_params(call, asked, lambda params: params | given)
+
+
+async def drop_properties(call: Call) -> web.Response:
+    """``indexes/drop_properties``."""
+    asked = await call.params(IndexPropertyKeys)
+    dropped = set(asked.property_keys)
+    return await _with_params(
+        call, asked, lambda params: {name: value for name, value in params.items() if name not in dropped}
+    )
+
+
+async def _with_params(
+    call: Call, asked: OfIndex, make: Callable[[dict[str, str]], dict[str, str]]
+) -> web.Response:
+    collection = await call.collection(asked, Access.ADMIN)
+
+    def changed(facts: Facts) -> Facts:
+        if facts.index(asked.index_name) is None:
+            raise no_index(asked.index_name)
+        return facts.model_copy(
+            update={
+                "indexes": tuple(
+                    one.model_copy(update={"altered": make(one.altered)})
+                    if one.name == asked.index_name
+                    else one
+                    for one in facts.indexes
+                )
+            }
+        )
+
+    await call.ops.look(change_facts, collection.index, changed)
+    return success(call, {})
+
+
+def index_facts(
+    asked: Sequence[IndexAsked], schema: RowSchema, vectors: Mapping[str, bool]
+) -> list[IndexFact]:
+    """Indexes that are asked for on fields of ``schema``; of its ``vectors`` it is told whether they are sparse. Raises MilvusError."""
+    return [_index_fact(one, schema, vectors) for one in asked]
+
+
+def _index_fact(asked: IndexAsked, schema: RowSchema, vectors: Mapping[str, bool]) -> IndexFact:
+    field = asked.field_name
+    params = {name: text_of(value) for name, value in asked.params.items()}
+    metric = asked.metric_type or params.pop("metric_type", "")
+    given_type = asked.index_type or params.pop("index_type", "")
+    if (
+        field not in vectors
+        and field != schema.id_field
+        and schema.field(field) is None
+        and not schema.dynamic
+    ):
+        raise MilvusError(
+            Code.MISSING_REQUIRED, f"{MISSING_REQUIRED}, error: `{field[:64]}` hasn't defined in schema"
+        )
+    if field not in vectors:
+        metric = ""
+    elif vectors[field]:
+        metric = metric.upper() or SPARSE_METRIC
+        check_sparse_metric(metric)
+    else:
+        metric = metric.upper() or DEFAULT_METRIC
+        metric_of(metric)
+    return IndexFact(
+        name=check_index(asked.index_name or field),
+        field=field,
+        type=given_type or (AUTOINDEX if field in vectors else SCALAR_INDEX),
+        metric=metric,
+        params=params,
+    )
+
+
+def vectors_of(schema: RowSchema, kind: IndexKind) -> dict[str, bool]:
+    """The fields of a row that are vectors, and whether they are sparse."""
+    dense = {schema.vector_field: False} if kind.has_dense else {}
+    return dense | ({schema.sparse_field: True} if kind.has_sparse else {})
+
+
+def make_indexes(
+    engine: Engine, index: Index, asked: Sequence[IndexFact], begin: Facts | None = None
+) -> Index:
+    """Remember indexes, and load the collection if it is being created (``begin``: what there is to be remembered of it at first).
+
+    The same again changes nothing. Returns the collection's index, which may be another one by now. Raises MilvusError. Blocks.
+    """
+    wanted = next((metric_of(one.metric) for one in asked if _is_dense(index, one.field)), None)
+    if wanted is not None and wanted is not index.record.metric:
+        known = facts_of(index)
+        if not known.made:
+            raise duplicate(index.record.name)
+        if known.on_field((index.record.row_schema or OPEN_SCHEMA).vector_field) is not None:
+            raise refused(ONE_PER_FIELD)
+        index = _made_anew(engine, index, wanted)
+
+    def remembered(facts: Facts) -> Facts:
+        if begin is not None and not facts.made:
+            facts = begin
+        for one in asked:
+            facts = _with_index(facts, one)
+        loads = begin is not None and bool(asked) and not _unindexed(index, facts)
+        return facts.model_copy(update={"loaded": True}) if loads else facts
+
+    lacking = _unindexed(index, change_facts(index, remembered))
+    if begin is not None and asked and lacking:
+        # The collection is there, and so are these indexes: it is the loading that fails.
+        raise _not_indexed(lacking)
+    return index
+
+
+def check_loadable(collection: Collection, facts: Facts) -> None:
+    """Raise MilvusError unless each vector has an index, as Milvus wants it."""
+    if not facts.indexes:
+        raise MilvusError(Code.INDEX_NOT_FOUND, f"index not found[collection={collection.name}]")
+    lacking = _unindexed(collection.index, facts)
+    if lacking:
+        raise refused(
+            f"there is no vector index on field: [{' '.join(lacking)}], please create index firstly"
+        )
+
+
+def _unindexed(index: Index, facts: Facts) -> list[str]:
+    return [field for field in vector_metrics(index) if facts.on_field(field) is None]
+
+
+def _not_indexed(fields: Sequence[str]) -> MilvusError:
+    return refused(f"there is no vector index on field: [{' '.join(fields)}], please create index firstly")
+
+
+def _is_dense(index: Index, field: str) -> bool:
+    return index.record.kind.has_dense and field == (index.record.row_schema or OPEN_SCHEMA).vector_field
+
+
+def _with_index(facts: Facts, asked: IndexFact) -> Facts:
+    """With an index that may be there already. Raises MilvusError if another is in its place."""
+    known = facts.on_field(asked.field) or facts.index(asked.name)
+    if known is None:
+        return facts.model_copy(update={"indexes": (*facts.indexes, asked)})
+    if known.model_copy(update={"altered": {}}) != asked:
+        raise refused(ONE_PER_FIELD)
+    return facts
+
+
+def _made_anew(engine: Engine, index: Index, metric: Metric) -> Index:
+    """An index like an empty one but for its metric, under the same name and with what is remembered of it. Raises MilvusError.
+
+    Ceiling: a row that is acknowledged between the look at the log and the loss of the old one's name, which are milliseconds, is lost
+    with it; who makes a collection, writes to it and then chooses its metric waits for his answers in between.
+    """
+    old = index.record
+    if index.head.refresh().applied_through > 0 or index.log.exists(1):
+        raise invalid(
+            f"this collection was written to, its vectors to be compared by {METRIC_NAMES[old.metric]}, and they cannot be "
+            f"compared by {METRIC_NAMES[metric]}; make another collection, with indexParams, and write them there"
+        )
+    notes, databases = index.notes.read(), engine.databases
+    aliases = [alias for alias, name in databases.aliases(old.account).items() if name == old.name]
+    new = _like(old, metric)
+    try:
+        engine.catalog.delete(old.account, old.name)
+        engine.catalog.create(old.account, new)
+    except (NotFound, Exists):
+        raise refused("the collection was changed by somebody else meanwhile; try again") from None
+    made = engine.find(old.account, old.name)
+    made.notes.change(lambda now: notes | now)
+    for alias in aliases:
+        databases.set_alias(old.account, alias, old.name, new=True)
+    return made
+
+
+def _like(record: IndexRecord, metric: Metric) -> NewIndex:
+    return NewIndex(
+        name=record.name,
+        description=record.description,
+        dimensions=record.dimensions,
+        metric=metric,
+        shards=record.shards,
+        kind=record.kind,
+        key_scope=record.key_scope,
+        embedding_model=record.embedding_model,
+        sparse_embedding_model=record.sparse_embedding_model,
+        row_schema=record.row_schema,
+    )

@@ -1,0 +1,238 @@
+"""Rows as a client sends them, held to their collection's fields: columns, or a mistake named in Milvus's words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ingest.body.floats import read_numbers
+from ingest.doors.milvus.errors import MilvusError, bad_data, invalid
+from ingest.doors.milvus.numbers import Numbers
+from ingest.doors.milvus.sparse import SparseRow, read_sparse
+from ingest.doors.milvus.values import (
+    check_length,
+    decoded,
+    encoded,
+    read_int64,
+    read_value,
+    refuse,
+    text_of,
+)
+from upwell.changeset import Matrix
+from upwell.errors import Invalid
+from upwell.kinds import IndexKind
+from upwell.schema import IdType, RowSchema, ScalarField
+from upwell.sparse import Sparse
+
+DENSE: Final = "FloatVector"
+#: Where Milvus keeps what it has no field for; no client may write it by this name.
+META: Final = "$meta"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What the collection takes, and how much of it."""
+
+    schema: RowSchema
+    kind: IndexKind
+    dimensions: int
+    id_bytes_max: int
+    metadata_bytes_max: int
+    #: Are its rows new ones, which bring no ids where these are made for them?
+    inserts: bool
+    #: May a row leave out what is to stay as it is?
+    partial: bool
+
+    @property
+    def needed(self) -> Iterable[str]:
+        """The fields, but for the id, that a whole row must be given with: for the others nothing is put in their place."""
+        schema = self.schema
+        if self.kind.has_dense:
+            yield schema.vector_field
+        if self.kind.has_sparse:
+            yield schema.sparse_field
+        yield from (one.name for one in schema.fields if one.default is not None or not one.nullable)
+
+
+def read_id(schema: RowSchema, given: Any, bytes_max: int, row: int) -> str:
+    """The id of the row at this place as Upwell keeps it, which is a text. Raises MilvusError."""
+    if schema.ids is IdType.INT64:
+        return str(read_int64(given))
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise refuse("VarChar", given, "unable to cast %s to string")
+    text = text_of(given)
+    if not text:
+        raise refuse("VarChar", text, "the primary key must not be empty")
+    if "\0" in text:
+        raise refuse("VarChar", text, "the primary key must not have a NUL character in it")
+    check_length(schema.id_field, text, bytes_max, row)
+    return text
+
+
+class Rows:
+    """The rows of a request, as they come."""
+
+    def __init__(self, target: Target, count: int, numbers: Numbers) -> None:
+        self._target = target
+        self._schema = target.schema
+        self._numbers = numbers
+        self.ids: list[str] = []
+        self._matrix = np.empty((count, target.dimensions), np.float32)
+        self._sparse: list[Any] = []
+        self._metadata: list[bytes | None] = []
+        #: How many rows gave each field.
+        self._given: Counter[str] = Counter()
+
+    def add(self, row: Any) -> None:
+        """The next row; its vector may be a float64 array. Raises MilvusError."""
+        place, schema = len(self.ids), self._schema
+        if not isinstance(row, dict):
+            raise _no_object(row)
+        rest = dict(row)
+        self.ids.append(self._id(rest.pop(schema.id_field, None), place))
+        if self._target.kind.has_dense and self._wanted(schema.vector_field, rest):
+            self._matrix[place] = self._dense(rest.pop(schema.vector_field, None))
+        if self._target.kind.has_sparse and self._wanted(schema.sparse_field, rest):
+            self._sparse.append(self._read_sparse(rest.pop(schema.sparse_field, None)))
+        members: dict[str, Any] = {}
+        for field in schema.fields:
+            if self._wanted(field.name, rest):
+                self._scalar(field, rest.pop(field.name, None), members, place)
+        self._dynamic(rest, members)
+        self._metadata.append(self._compact(members))
+
+    def finish(self) -> None:
+        """Raise MilvusError for what only all rows together show."""
+        if self._target.partial:
+            for name, count in self._given.items():
+                if count != len(self.ids):
+                    raise bad_data(
+                        f"column {name} has length {count}, expected {len(self.ids)}: invalid parameter"
+                    )
+        if not self._target.inserts and len(set(self.ids)) < len(self.ids):
+            raise invalid("duplicate primary keys are not allowed in the same batch")
+
+    @property
+    def vectors(self) -> Matrix | None:
+        """The dense vectors; None without any."""
+        return (
+            self._matrix if self._given[self._schema.vector_field] and self._target.kind.has_dense else None
+        )
+
+    @property
+    def sparse(self) -> Sparse | None:
+        """The sparse vectors; None without any."""
+        return Sparse.of(self._sparse) if self._sparse else None
+
+    @property
+    def metadata(self) -> pa.Array | None:
+        """All other fields; None without any."""
+        if all(one is None for one in self._metadata):
+            return None
+        return pa.array(self._metadata, pa.binary())
+
+    @property
+    def are_whole(self) -> bool:
+        """Were they given with all that a row needs?"""
+        return all(self._given[name] for name in self._target.needed)
+
+    def _wanted(self, name: str, rest: dict[str, Any]) -> bool:
+        """Is a field to be read, even if that shows that it is missing?"""
+        if self._target.partial and name not in rest:
+            return False
+        self._given[name] += 1
+        return True
+
+    def _id(self, given: Any, place: int) -> str:
+        schema, target = self._schema, self._target
+        if given is None or (schema.auto_id and given == ""):
+            if target.partial:
+                raise invalid(f"must assign pk when upsert, primary field: {schema.id_field}")
+            if not schema.auto_id:
+                raise _lacks(place, schema.id_field)
+            return str(self._numbers.of(place))
+        if schema.auto_id and target.inserts:
+            raise bad_data(
+                f"no need to pass pk field({schema.id_field}) when autoid==true in insert: invalid parameter"
+            )
+        return read_id(schema, given, target.id_bytes_max, place)
+
+    def _dense(self, given: Any) -> npt.NDArray[np.float32]:
+        name, dimensions = self._schema.vector_field, self._target.dimensions
+        if given is None or (isinstance(given, str) and not given):
+            raise refuse(DENSE, "", f"missing vector field: {name}")
+        values = decoded(given)
+        if not isinstance(values, list | np.ndarray):
+            raise refuse(DENSE, given, "json: cannot unmarshal %s: expected an array of numbers")
+        try:
+            numbers = read_numbers(values, name)
+        except Invalid as error:
+            shown = values.tolist() if isinstance(values, np.ndarray) else values
+            raise refuse(DENSE, shown, error.detail) from None
+        if len(numbers) != dimensions:
+            raise bad_data(
+                f"[]float32 size {len(numbers)} doesn't equal to vector dimension {dimensions} of {DENSE}: invalid parameter"
+            )
+        return numbers
+
+    def _read_sparse(self, given: Any) -> SparseRow:
+        if given is None or given == "":
+            raise refuse("SparseFloatVector", "", f"missing vector field: {self._schema.sparse_field}")
+        return read_sparse(given)
+
+    def _scalar(self, field: ScalarField, given: Any, members: dict[str, Any], place: int) -> None:
+        if given is not None:
+            members[field.name] = read_value(field, given, place)
+        elif field.default is not None:
+            members[field.name] = field.default
+        elif not field.nullable:
+            raise _lacks(place, field.name)
+        elif self._target.partial:
+            # Whoever applies it takes it away.
+            members[field.name] = None
+
+    def _dynamic(self, rest: dict[str, Any], members: dict[str, Any]) -> None:
+        if rest and not self._schema.dynamic:
+            raise bad_data("has pass more field without dynamic schema, please check it: invalid parameter")
+        if META in rest:
+            raise bad_data(f"use the invalid field name({META}) when enable dynamicField: invalid parameter")
+        keeps_null = self._target.partial
+        members |= {name: value for name, value in rest.items() if value is not None or keeps_null}
+
+    def _compact(self, members: dict[str, Any]) -> bytes | None:
+        if not members:
+            return None
+        compact, bytes_max = encoded(members), self._target.metadata_bytes_max
+        if len(compact) > bytes_max:
+            raise invalid(
+                f"the length ({len(compact)}) of dynamic field exceeds max length ({bytes_max})",
+                "valid length dynamic field",
+                "length exceeds max length",
+            )
+        return compact
+
+
+def _lacks(place: int, name: str) -> MilvusError:
+    return bad_data(f"row {place} does not has field {name}: invalid parameter")
+
+
+def _no_object(given: Any) -> MilvusError:
+    match given:
+        case None:
+            kind = "Null"
+        case bool():
+            kind = str(given)
+        case str():
+            kind = "String"
+        case list():
+            kind = "Array"
+        case _:
+            kind = "Number"
+    says = "NULL:0, FALSE:1, NUMBER:2, STRING:3, TRUE:4, JSON:5"
+    return bad_data(f"{says}: invalid parameter[expected=JSON][actual={kind}]")
