@@ -12,6 +12,7 @@ import pytest
 from tests.milvus_house import MilvusHouse, Row, milvus_house
 from upwell.catalog.names import NewIndex
 from upwell.changeset import KeyScope
+from upwell.schema import INT64_SCHEMA, RowSchema
 from upwell.shard.metric import Metric
 
 BOOKS: list[Row] = [
@@ -318,12 +319,17 @@ async def test_fields_are_added_and_changed(house: MilvusHouse) -> None:
         assert (await house.error("collections/fields/alter_properties", body))[0] == code, field
 
 
-async def test_an_index_of_another_door_is_a_collection_too(house: MilvusHouse) -> None:
-    new = NewIndex(name="c", description="mine", dimensions=3, metric=Metric.EUCLIDEAN, shards=2)
+@pytest.mark.parametrize(("schema", "ids"), [(None, "VarChar"), (INT64_SCHEMA, "Int64")])
+async def test_an_index_of_another_door_is_a_collection_too(
+    house: MilvusHouse, schema: RowSchema | None, ids: str
+) -> None:
+    new = NewIndex(
+        name="c", description="mine", dimensions=3, metric=Metric.EUCLIDEAN, shards=2, row_schema=schema
+    )
     house.engine.catalog.create("default", new)
     shown = await described(house)
     assert [(field["name"], field["type"]) for field in shown["fields"]] == [
-        ("id", "VarChar"),
+        ("id", ids),
         ("vector", "FloatVector"),
     ]
     assert (shown["load"], shown["enableDynamicField"], shown["description"]) == (

@@ -23,7 +23,7 @@ from ingest.doors.milvus.errors import (
     not_loaded,
     refused,
 )
-from ingest.doors.milvus.facts import Facts, change_facts
+from ingest.doors.milvus.facts import Facts, change_facts, made_elsewhere
 from ingest.doors.milvus.fields import metric_of
 from ingest.doors.milvus.indexes import check_loadable, index_facts, make_indexes, vectors_of
 from ingest.doors.milvus.names import check_collection
@@ -248,7 +248,7 @@ async def refresh_load(call: Call) -> web.Response:
 async def release(call: Call) -> web.Response:
     """``collections/release``. One that was made at another door, which knows of no such thing, stays loaded."""
     collection = await call.collection(await call.params(OfCollection), Access.WRITE)
-    if collection.index.record.row_schema is None:
+    if made_elsewhere(collection.index):
         return success(call, {})
     return await _changed(
         collection, lambda facts: facts.model_copy(update={"loaded": False, "released": ()})

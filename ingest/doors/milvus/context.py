@@ -195,7 +195,7 @@ class Collection:
 
     async def demand_loaded(self, partitions: Sequence[str] = ()) -> None:
         """Raise MilvusError unless it is loaded, and each of these partitions. To be called before anything is read of its rows."""
-        if not self.facts.loaded and self.index.record.row_schema is not None:
+        if not self.facts.loaded:
             raise not_loaded(self.name)
         for name in partitions:
             if name in self.facts.released:

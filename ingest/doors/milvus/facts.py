@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from upwell.engine import Index
-from upwell.schema import OPEN_SCHEMA, RowSchema, ScalarField
+from upwell.schema import INT64_SCHEMA, OPEN_SCHEMA, RowSchema, ScalarField
 from upwell.shard.metric import Metric
 
 METRICS: Final = {"COSINE": Metric.COSINE, "L2": Metric.EUCLIDEAN, "IP": Metric.DOT_PRODUCT}
@@ -88,12 +88,16 @@ def change_facts(index: Index, make: Callable[[Facts], Facts]) -> Facts:
     return _facts(index, index.notes.change(changed))
 
 
+def made_elsewhere(index: Index) -> bool:
+    """Was it made at a door where nothing is to be done before an index is used?"""
+    return index.record.row_schema in (None, INT64_SCHEMA)
+
+
 def _facts(index: Index, notes: dict[str, Any]) -> Facts:
     if notes:
         return Facts.model_validate(notes)
-    if index.record.row_schema is not None:
+    if not made_elsewhere(index):
         return Facts()
-    # Made at a door where there is nothing to be done before an index is used.
     return Facts(
         made=True,
         loaded=True,

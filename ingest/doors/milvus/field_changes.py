@@ -11,7 +11,7 @@ from ingest.doors.milvus.answers import success
 from ingest.doors.milvus.asked import FieldAsked, text_of
 from ingest.doors.milvus.context import Call, Collection, Name, OfCollection
 from ingest.doors.milvus.errors import Code, MilvusError, invalid
-from ingest.doors.milvus.facts import Facts, change_facts, schema_with, vector_metrics
+from ingest.doors.milvus.facts import Facts, change_facts, made_elsewhere, schema_with, vector_metrics
 from ingest.doors.milvus.fields import VECTORS, capacity_of, check_type, max_length, scalar_field
 from ingest.doors.milvus.names import check_field
 from ingest.doors.milvus.schemas import FIELDS_MAX
@@ -48,7 +48,7 @@ async def add(call: Call) -> web.Response:
         raise invalid(f"not support to add a primary or partition key field, field name = {added.field_name}")
     if not added.nullable:
         raise invalid(f"added field must be nullable, please check it, field name = {added.field_name}")
-    if collection.index.record.row_schema is None:
+    if made_elsewhere(collection.index):
         raise invalid("a collection that was made at another door has no fields; any may be in its rows")
     field = scalar_field(added)
 

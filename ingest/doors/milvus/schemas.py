@@ -122,7 +122,8 @@ def _quick(
     return Wanted(
         kind=IndexKind.DENSE,
         dimensions=asked.dimension,
-        schema=schema,
+        # With its order told it is none of those that other doors make.
+        schema=schema.model_copy(update={"order": (schema.id_field, schema.vector_field)}),
         facts=facts.model_copy(update={"params": params}),
         description=asked.description,
         indexes=[index],

@@ -26,7 +26,6 @@ from ingest.openapi.milvus.shapes import (
     MilvusRows,
     MilvusUpsert,
     MilvusUpserted,
-    Row,
 )
 from ingest.openapi.operation import Schema
 
@@ -56,7 +55,10 @@ def commands() -> Iterator[Described]:
     yield from _v1()
     yield from _collections()
     yield from _entities()
-    yield from _others()
+    yield from _databases()
+    yield from _partitions()
+    yield from _indexes()
+    yield from _aliases_and_people()
     for name in REASONS:
         yield Described(name=name, summary="Refused, with the reason", body=Body, example={})
 
@@ -152,78 +154,85 @@ def _entities() -> Iterator[Described]:
         yield one(name, "Make several searches one", HybridSearch, result=ROWS, example=_DOCS | several)
 
 
-def _others() -> Iterator[Described]:
-    def one(name: str, summary: str, body: type[BaseModel], **more: Any) -> Described:
-        return Described(name=name, summary=summary, body=body, **more)
+def _one(name: str, summary: str, body: type[BaseModel], **more: Any) -> Described:
+    return Described(name=name, summary=summary, body=body, **more)
 
+
+def _databases() -> Iterator[Described]:
     shelf = {"dbName": "shelf"}
     told = shelf | {"properties": {"owner": "anne"}}
-    yield one("databases/list", "List databases", Body, result=NAMES, example={})
-    yield one(
+    yield _one("databases/list", "List databases", Body, result=NAMES, example={})
+    yield _one(
         "databases/describe", "Describe a database", databases.OfDatabase, result=MilvusDatabase,
         example={"dbName": "default"},
     )  # fmt: skip
-    yield one("databases/create", "Make a database", databases.DatabaseProperties, example=told)
-    yield one("databases/drop", "Drop an empty database", databases.OfDatabase, example=shelf)
+    yield _one("databases/create", "Make a database", databases.DatabaseProperties, example=told)
+    yield _one("databases/drop", "Drop an empty database", databases.OfDatabase, example=shelf)
     for name in ("alter", "alter_properties"):
-        yield one(f"databases/{name}", "Remember properties", databases.DatabaseProperties, example=told)
+        yield _one(f"databases/{name}", "Remember properties", databases.DatabaseProperties, example=told)
     forgotten = shelf | {"propertyKeys": ["owner"]}
-    yield one(
+    yield _one(
         "databases/drop_properties", "Forget properties", databases.DatabasePropertyKeys, example=forgotten
     )
+
+
+def _partitions() -> Iterator[Described]:
     part = _DOCS | {"partitionName": "part"}
     parts = _DOCS | {"partitionNames": ["part"]}
-    yield one("partitions/list", "List partitions", OfCollection, result=NAMES)
-    yield one(
+    yield _one("partitions/list", "List partitions", OfCollection, result=NAMES)
+    yield _one(
         "partitions/has", "Tell whether there is one", partitions.OfPartition, result=MilvusHas, example=part
     )
-    yield one(
+    yield _one(
         "partitions/get_stats", "Count its rows", partitions.OfPartition, result=MilvusCount, example=part
     )
-    yield one("partitions/create", "Make a partition", partitions.OfPartition, example=part)
-    yield one(
+    yield _one("partitions/create", "Make a partition", partitions.OfPartition, example=part)
+    yield _one(
         "partitions/drop",
         "Drop a partition that is released",
         partitions.OfPartition,
         example=part,
         writes=True,
     )
-    yield one("partitions/load", "Let partitions be read", partitions.OfPartitions, example=parts)
-    yield one("partitions/release", "Let partitions not be read", partitions.OfPartitions, example=parts)
+    yield _one("partitions/load", "Let partitions be read", partitions.OfPartitions, example=parts)
+    yield _one("partitions/release", "Let partitions not be read", partitions.OfPartitions, example=parts)
+
+
+def _indexes() -> Iterator[Described]:
     index = _DOCS | {"indexName": "vector"}
     asked_for = _DOCS | {"indexParams": [{"fieldName": "vector", "metricType": "COSINE"}]}
-    yield one("indexes/list", "List indexes", OfCollection, result=NAMES)
-    yield one("indexes/describe", "Describe an index", indexes.OfIndex, result=ROWS, example=index)
-    yield one("indexes/create", "Make indexes", indexes.IndexesAsked, example=asked_for)
-    yield one("indexes/drop", "Drop an index", indexes.OfIndex, example=index)
+    yield _one("indexes/list", "List indexes", OfCollection, result=NAMES)
+    yield _one("indexes/describe", "Describe an index", indexes.OfIndex, result=ROWS, example=index)
+    yield _one("indexes/create", "Make indexes", indexes.IndexesAsked, example=asked_for)
+    yield _one("indexes/drop", "Drop an index", indexes.OfIndex, example=index)
     properties = index | {"properties": {"mmap.enabled": True}}
-    yield one("indexes/alter_properties", "Remember properties", indexes.IndexProperties, example=properties)
+    yield _one("indexes/alter_properties", "Remember properties", indexes.IndexProperties, example=properties)
     keys = index | {"propertyKeys": ["mmap.enabled"]}
-    yield one("indexes/drop_properties", "Forget properties", indexes.IndexPropertyKeys, example=keys)
+    yield _one("indexes/drop_properties", "Forget properties", indexes.IndexPropertyKeys, example=keys)
+
+
+def _aliases_and_people() -> Iterator[Described]:
     alias = {"aliasName": "books"}
-    yield one("aliases/list", "List aliases", aliases.MaybeOfCollection, result=NAMES, example={})
-    yield one(
+    yield _one("aliases/list", "List aliases", aliases.MaybeOfCollection, result=NAMES, example={})
+    yield _one(
         "aliases/describe", "Tell what an alias means", aliases.OfAlias, result=MilvusAlias, example=alias
     )
-    yield one(
+    yield _one(
         "aliases/create",
         "Give a collection another name beside its own",
         aliases.AliasOfCollection,
         example=_DOCS | alias,
     )
-    yield one(
+    yield _one(
         "aliases/alter",
         "Let an alias mean another collection",
         aliases.AliasOfCollection,
         example=_DOCS | alias,
     )
-    yield one("aliases/drop", "Drop an alias", aliases.OfAlias, example=alias)
-    yield one("users/list", "List users: tokens have no names of users", Body, result=NAMES, example={})
-    yield one("users/describe", "Tell a user's roles", OfUser, result=NAMES, example={"userName": "root"})
-    yield one("roles/list", "List roles", Body, result=NAMES, example={})
-    yield one(
+    yield _one("aliases/drop", "Drop an alias", aliases.OfAlias, example=alias)
+    yield _one("users/list", "List users: tokens have no names of users", Body, result=NAMES, example={})
+    yield _one("users/describe", "Tell a user's roles", OfUser, result=NAMES, example={"userName": "root"})
+    yield _one("roles/list", "List roles", Body, result=NAMES, example={})
+    yield _one(
         "roles/describe", "Tell a role's privileges", OfRole, result=ROWS, example={"roleName": "admin"}
     )
-
-
-__all__ = ["Described", "Row", "commands"]
