@@ -22,7 +22,7 @@ from ingest.doors.cloudflare.errors import errors_in_envelopes
 from ingest.keys import DOOR
 from ingest.operations import Operations
 from ingest.unread import read_when_wanted
-from upwell.catalog.tokens import ANY, Access, Grant, State
+from upwell.catalog.tokens import ANY, Access, Grant, TokenState
 from upwell.errors import Forbidden, Invalid
 from upwell.rate import RateText
 
@@ -77,7 +77,7 @@ async def create_token(request: web.Request) -> web.Response:
 class ListedToken(Grant):
     """A token in a list: what it allows, and neither it nor anything it could be told from."""
 
-    state: State
+    state: TokenState
     #: Another took its place; until it expires it may be used beside that one.
     rotated: bool
 

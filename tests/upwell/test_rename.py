@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,13 @@ from hypothesis import strategies as st
 from tests.dict_store import DictStore
 from tests.making import Client, HandClock, contents, drain, make_engine, make_index, upsert
 from tests.racing import Hook, WatchedStore
+from tests.simulated_disk import SimulatedDisk
 from upwell.custody.check import check_store
 from upwell.custody.findings import Severity
 from upwell.engine import Engine
 from upwell.errors import Exists, Gone, Invalid, NotFound, UpwellError
 from upwell.outcome import State
+from upwell.store import DirectoryStore, Store
 
 GRACE_S = 100.0
 
@@ -129,6 +132,7 @@ def test_it_is_called_so_from_then_on_by_everybody_who_has_it_open(tmp_path: Pat
     world = World(tmp_path)
     one, two = world.process(), world.process()
     before = [engine.find("default", "a") for engine in (one, two)]
+    assert before[0].webhooks is before[0].webhooks
     assert one.rename("default", "a", "b").name == "b"
     for engine, index in zip((one, two), before, strict=True):
         assert index.record.name == "a" and engine.catalog.is_live(index.record)
@@ -136,6 +140,8 @@ def test_it_is_called_so_from_then_on_by_everybody_who_has_it_open(tmp_path: Pat
         found = engine.index(world.id)
         assert found.record.name == "b" and found.newest is index.newest and found.head is index.head
         assert engine.find("default", "b") is found
+        # What is told of it bears its new name.
+        assert found.webhooks is not index.webhooks
         assert [record.name for record in engine.catalog.everything()] == ["b", "z"]
         with pytest.raises(Gone):
             engine.find("default", "a")
@@ -311,6 +317,41 @@ def test_a_collector_amid_renames_takes_nothing_that_has_a_name(tmp_path: Path) 
         collecting.clock.pass_s(GRACE_S)
     assert world.names() == [names[0]]
     world.whole(names[0])
+
+
+def test_whenever_the_power_fails_it_has_a_name_and_the_new_one_once_that_was_said() -> None:
+    disk, root = SimulatedDisk(), Path("/disk/store")
+
+    def on(store: Store) -> Engine:
+        return make_engine(Path(), store=store, clock=HandClock(), grace_s=GRACE_S)
+
+    engine, reading = on(DirectoryStore(root, disk)), on(DirectoryStore(root, disk))
+    index_id = make_index(engine, "a").record.id
+    #: How far the disk was when somebody was told of a name.
+    told: list[tuple[int, str]] = []
+
+    def look(*_: object) -> None:
+        disk.hook = None
+        told.append((len(disk.journal), reading.index(index_id).record.name))
+        disk.hook = look
+
+    began, disk.hook = len(disk.journal), look
+    engine.rename("default", "a", "b")
+    disk.hook = None
+    told.append((len(disk.journal), "b"))
+    assert {name for _, name in told} == {"a", "b"}
+    for at in range(began, len(disk.journal) + 1):
+        for survive in (0.0, 0.5, 1.0):
+            left = disk.after_power_loss(at, random.Random(f"{at} {survive}"), survive)
+            after = on(DirectoryStore(root, left))
+            names = list(after.catalog.names("default"))
+            assert set(names) <= {"a", "b"} and after.index(index_id).record.name in names
+            known = [name for when, name in told if when <= at]
+            assert "b" in names or "b" not in known, (at, survive)
+            if "a" in names:
+                assert at < len(disk.journal)
+                after.rename("default", "a", "b")
+            assert list(after.catalog.names("default")) == ["b"]
 
 
 @settings(deadline=None)

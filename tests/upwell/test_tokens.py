@@ -9,7 +9,7 @@ from threading import Barrier, Thread
 import pytest
 
 from tests.making import HandClock, make_engine
-from upwell.catalog.tokens import Access, Grant, State, Tokens
+from upwell.catalog.tokens import Access, Grant, Tokens, TokenState
 from upwell.errors import Forbidden, Invalid, NotFound, Unauthenticated
 from upwell.format import VERSION, Kind, pack, unpack
 from upwell.store import DirectoryStore
@@ -95,7 +95,7 @@ def test_a_token_is_rotated_once_however_many_try_at_a_time(tokens: Tokens, stor
     for thread in threads:
         thread.join()
     assert len(made) == 1 and len(refused) == 3 and all("rotated already" in says for says in refused)
-    active = [one for one in tokens.everything() if one.state is State.ACTIVE]
+    active = [one for one in tokens.everything() if one.state is TokenState.ACTIVE]
     assert sorted(one.rotated for one in active) == [False, True], "what nobody was shown is revoked"
 
 
@@ -141,13 +141,17 @@ def test_a_list_tells_what_tokens_are_and_not_the_tokens(
     successor, _ = tokens.rotate(token, timedelta(days=1))
     listed = tokens.everything()
     assert [(one.grant.id, one.state, one.rotated) for one in listed] == [
-        (mortal_grant.id, State.ACTIVE, False),
-        (grant.id, State.ACTIVE, True),
-        (grant.id, State.ACTIVE, False),
+        (mortal_grant.id, TokenState.ACTIVE, False),
+        (grant.id, TokenState.ACTIVE, True),
+        (grant.id, TokenState.ACTIVE, False),
     ]
     assert not any(secret in repr(listed) for secret in (mortal, token, successor, *store.list("token")))
     clock.pass_s(86_400)
-    assert [one.state for one in tokens.everything()] == [State.EXPIRED, State.ROTATED, State.ACTIVE]
+    assert [one.state for one in tokens.everything()] == [
+        TokenState.EXPIRED,
+        TokenState.ROTATED,
+        TokenState.ACTIVE,
+    ]
 
 
 def test_setting_the_clock_back_brings_no_token_back(

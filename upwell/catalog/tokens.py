@@ -89,7 +89,7 @@ class Grant(BaseModel):
             raise Forbidden("the token is for another door", door=self.door)
 
 
-class State(StrEnum):
+class TokenState(StrEnum):
     """Whether a token may be used now."""
 
     ACTIVE = "active"
@@ -104,7 +104,7 @@ class Issued:
     """A token as the store knows it. While it is used beside its successor, the grant ends when it does."""
 
     grant: Grant
-    state: State
+    state: TokenState
     rotated: bool
 
 
@@ -156,7 +156,7 @@ class Tokens:
             raise Invalid(f"token: {error.detail}") from None
         if old.rotated:
             raise Invalid(ROTATED_ALREADY)
-        if old.state is not State.ACTIVE:
+        if old.state is not TokenState.ACTIVE:
             raise Invalid(f"token: it is {old.state}; make a new one")
         now = self._clock.now()
         grant = old.grant.model_copy(update={"created_at": now})
@@ -204,11 +204,11 @@ class Tokens:
         except NotFound:
             raise Unauthenticated from None
         match issued.state:
-            case State.REVOKED:
+            case TokenState.REVOKED:
                 raise Unauthenticated("the token was revoked")
-            case State.ROTATED:
+            case TokenState.ROTATED:
                 raise Unauthenticated("the token was rotated; use the one that took its place")
-            case State.EXPIRED:
+            case TokenState.EXPIRED:
                 raise Unauthenticated("the token has expired")
         return issued.grant
 
@@ -255,15 +255,15 @@ class Tokens:
             ) from None
         until = self._rotated_until(digest)
         if self._store.exists(f"revoked/{digest}"):
-            return Issued(grant, State.REVOKED, until is not None)
+            return Issued(grant, TokenState.REVOKED, until is not None)
         now = self._now()
         if until is not None and until <= now:
-            return Issued(grant, State.ROTATED, rotated=True)
+            return Issued(grant, TokenState.ROTATED, rotated=True)
         if grant.expires_at is not None and grant.expires_at <= now:
-            return Issued(grant, State.EXPIRED, until is not None)
+            return Issued(grant, TokenState.EXPIRED, until is not None)
         if until is not None:
             grant = grant.model_copy(update={"expires_at": min(until, grant.expires_at or until)})
-        return Issued(grant, State.ACTIVE, until is not None)
+        return Issued(grant, TokenState.ACTIVE, until is not None)
 
     def _rotated_until(self, digest: str) -> datetime | None:
         """Until when a token is good beside the one that took its place; None if none did."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
+
+from pydantic import BaseModel
 
 from ingest.doors.milvus.context import Version
 from ingest.doors.milvus.routes import PREFIXES
@@ -37,6 +40,15 @@ _REFUSALS = {
 }
 
 
+@cache
+def _public(model: type[BaseModel]) -> type[BaseModel]:
+    """A body's model under a name that says whose it is: other doors have a ``Query`` too."""
+    name = model.__name__
+    if name.startswith("Milvus"):
+        return model
+    return type(f"Milvus{name}", (model,), {"__doc__": model.__doc__, "__module__": __name__})
+
+
 def _operation(command: Described) -> Operation:
     version = command.version
     words = "".join(word.capitalize() for piece in command.name.split("/") for word in piece.split("_"))
@@ -61,7 +73,7 @@ def _operation(command: Described) -> Operation:
         parameters=(*(_in_query(command) if is_get else ()), _INT64, *wishes),
         body=None
         if is_get
-        else json_body(command.body, "A null is as good as nothing.", example=command.example),
+        else json_body(_public(command.body), "A null is as good as nothing.", example=command.example),
         answers={200: done} | {status: _refusal(status) for status in _REFUSALS},
     )
 
