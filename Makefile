@@ -17,7 +17,7 @@ LOCKS := requirements.lock requirements-dev.lock tests/bench/requirements.lock t
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help serve demo test test-all crash soak check format audit bench-ack bench-peers bench-filters bench-growth bench-small bench-limit \
-	bench-texts bench-workers bench-memory bench-report lock install install-dev clean
+	bench-doors bench-texts bench-workers bench-memory bench-report lock install install-dev clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -74,6 +74,9 @@ bench-small: $(VENV)/.dev ## measure one-vector upserts (ARGS=--peers for Chroma
 
 bench-limit: $(VENV)/.dev ## measure bulk upserts as a share of the limit
 	@exec $(BIN)/python -m tests.bench.limit $(ARGS)
+
+bench-doors: $(VENV)/.dev ## measure the three doors with the same vectors
+	@exec $(BIN)/python -m tests.bench.doors $(ARGS)
 
 bench-texts: $(VENV)/.dev ## measure texts that workers turn into vectors
 	@exec $(BIN)/python -m tests.bench.texts $(ARGS)
