@@ -236,6 +236,7 @@ class Operations:
             request = await self.look(request_of, prepared, sender.by, sender.key)
             settled = await self.look(index.requests.answer, request.name)
             if settled is not None:
+                await self._hold(index)
                 return _replayed(index, request, settled)
         if may is not None:
             # Only now: what was accepted once is not refused for what came of it.
@@ -245,6 +246,7 @@ class Operations:
         receipt = await self._appender(index).append(
             PreparedMutation(mutation=mutation, columns=prepared.columns)
         )
+        await self._hold(index)
         if request is not None:
             settled = await self.look(index.requests.settle, request, receipt)
             if settled.receipt != receipt:
@@ -254,6 +256,11 @@ class Operations:
         self.metrics.rows.labels(mutation.operation).inc(mutation.rows)
         reached(Step.ACK_BEFORE)
         return Accepted(mint(index.record.receipt_key, receipt), receipt)
+
+    async def _hold(self, index: Index) -> None:
+        """What is in the log of an index in whose place another was made is lost, and must not be acknowledged. Raises Gone."""
+        if index.may_be_replaced:
+            await self.look(index.hold)
 
     def _appender(self, index: Index) -> Appender:
         def appended(position: int, entry: Sequence[PreparedMutation]) -> None:

@@ -144,6 +144,13 @@ def drain(engine: Engine, index: Index) -> int:
     return commits
 
 
+def drain_of(index: Index) -> int:
+    """The same by the engine that the index was opened by."""
+    engine = index._engine
+    assert isinstance(engine, Engine)
+    return drain(engine, index)
+
+
 def contents(index: Index) -> dict[tuple[str | None, str], tuple[list[float], object]]:
     """Everything alive in the newest version: (namespace, id) → (values, metadata). Fails on a key that is there twice."""
     found: dict[tuple[str | None, str], tuple[list[float], object]] = {}

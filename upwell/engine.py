@@ -19,7 +19,7 @@ from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Tokens
 from upwell.clock import Clock, SystemClock
 from upwell.embed.models import Models
-from upwell.errors import Corrupt, Exists, NotFound, TooNew
+from upwell.errors import Corrupt, Exists, Gone, NotFound, TooNew
 from upwell.garbage import Collected, DeadIndexes
 from upwell.index import Index, Load
 from upwell.log.receipt import Receipt
@@ -74,6 +74,11 @@ class Engine:
         """Give an index another name. Raises as Catalog.rename does, and Exists for a name that is an alias."""
         self._check_no_alias(account, new)
         return self.catalog.rename(account, old, new)
+
+    def replace(self, index: Index, new: NewIndex) -> Index:
+        """Make an index in the place of one that was never written to. Raises as Catalog.replace does."""
+        old = index.record
+        return self._open(self.catalog.replace(old.account, old.name, old.id, new))
 
     def _check_no_alias(self, account: str, name: str) -> None:
         meant = self.databases.meant_by(account, name)
@@ -131,6 +136,11 @@ class Engine:
         index = self._live(index_id)
         if index is None:
             return None
+        if index.may_be_replaced and index.has_backlog():
+            try:
+                index.hold()
+            except Gone:
+                return None
         return index.applier.apply_batch(still_ours, applying, sharing, broken, claims=claims)
 
     def embed_ahead(self, index_id: str, claims: TextClaims) -> int:

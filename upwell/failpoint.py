@@ -111,6 +111,8 @@ class Step(StrEnum):
     CATALOG_RECORD_WRITTEN = "catalog.record.written"
     CATALOG_BEGUN = "catalog.begun"
     CATALOG_NAMED = "catalog.named"
+    CATALOG_YIELDING = "catalog.yielding"
+    CATALOG_REPLACED = "catalog.replaced"
     CATALOG_RENAMING = "catalog.renaming"
     CATALOG_RENAMED = "catalog.renamed"
     CATALOG_UNNAMED = "catalog.unnamed"

@@ -14,7 +14,8 @@ be superfluous. Restarted, it begins anew, and deletes later. The rules, each ag
     a kept mutation   that failed: once that was longer ago than they are kept for, and it was seen a grace period ago
     notes             once newer ones were seen a grace period ago; upwards. Readers trust what they know for half that time (catalog/notes.py).
     a dead index      once its name was seen to be another's, or nobody's, a grace period ago, *and* whoever was about to give it one since
-                      then has lost the race for that name (catalog/names.py, ``retire``)
+                      then has lost the race for that name (catalog/names.py, ``retire``). One that was replaced is dead from that event on: no
+                      name ever comes back to it (catalog/replacing.py)
 """
 
 from __future__ import annotations

@@ -229,6 +229,18 @@ class Index:
         if not self._engine.catalog.is_live(self.record):
             raise Gone("the index was deleted", name=self.record.name)
 
+    @property
+    def may_be_replaced(self) -> bool:
+        """Might another index be made in its place? None is at most doors, and none once something was applied. Without a look."""
+        seen = self.head.seen
+        return self.record.row_schema is not None and (seen is None or seen.applied_through == 0)
+
+    def hold(self) -> None:
+        """Before something that is new in this index, and durable, is acknowledged, or its first entry applied: raise Gone if another index
+        was given its place meanwhile, and see to it that none is from now on (catalog/replacing.py)."""
+        if self.may_be_replaced:
+            self._engine.catalog.hold(self.record)
+
     def has_backlog(self) -> bool:
         """Is there a log entry that is not applied yet? Two looks at the store."""
         return self.log.exists(self.head.refresh().applied_through + 1)

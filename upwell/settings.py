@@ -255,8 +255,8 @@ class Settings(BaseSettings):
     milvus_nq_max: int = Field(16_384, ge=1, description="vectors or ids that one search may search by there")
     milvus_filter_bytes_max: int = Field(65_536, ge=1, description="bytes of a filter's text there")
     milvus_json_as_text: bool = Field(
-        True,
-        description="whether rows show JSON fields there as strings that hold JSON, as Milvus does, or as the JSON itself",
+        False,
+        description="whether JSON fields are read and shown there as strings that hold JSON, as Milvus did before 3.0.1",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -41,6 +41,7 @@ class _Told:
         door = history.door
         self.index = index
         self.has_model = door.indexes[index]
+        self.scope = door.scopes.get(index, KeyScope.OPEN)
         self.writes = sorted((one for one in door.writes if one.index == index), key=_started)
         self.logged = sorted((one for one in door.logged if one.index == index), key=_receipt)
         self.reads = [one for one in door.reads if one.index == index]
@@ -59,7 +60,7 @@ class _Told:
         self._replay()
 
     def _replay(self) -> None:
-        plain = PlainIndex(KeyScope.OPEN)
+        plain = PlainIndex(self.scope)
         spaces: set[str] = set()
         for place, one in enumerate(self.logged):
             self.outcomes[one.receipt] = self._apply(plain, one)

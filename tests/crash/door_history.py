@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.plain_index import PlainMutation
+from upwell.changeset import KeyScope
 
 #: Where a mutation lies: position of its entry, place in the entry.
 Receipt = tuple[int, int]
@@ -66,6 +67,8 @@ class DoorHistory:
 
     #: The indexes, and of which of them a model makes the vectors.
     indexes: dict[str, bool] = field(default_factory=dict)
+    #: What ids are unique in, of those where that was said when they were made.
+    scopes: dict[str, KeyScope] = field(default_factory=dict)
     writes: list[DoorWrite] = field(default_factory=list)
     logged: list[DoorLogged] = field(default_factory=list)
     reads: list[DoorRead] = field(default_factory=list)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from tests.crash.door_history import DoorHistory
+from tests.crash.milvus_history import MilvusHistory
 
 #: Where a mutation lies: position of its entry, place in the entry.
 Receipt = tuple[int, int]
@@ -159,3 +160,4 @@ class History:
     #: What processes printed that they should not have.
     printed: list[str] = field(default_factory=list)
     door: DoorHistory = field(default_factory=DoorHistory)
+    milvus: MilvusHistory = field(default_factory=MilvusHistory)

@@ -42,7 +42,10 @@ FREQUENT = (
     "apply.",
     "segment.",
     "manifest.",
-    "catalog.",
+    "catalog.record",
+    "catalog.begun",
+    "catalog.named",
+    "catalog.unnamed",
     "request.",
 )
 

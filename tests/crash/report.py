@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from tests.crash.milvus_load import ROWS
 from tests.crash.run import Report
 from upwell.failpoint import Step
 
@@ -36,6 +37,7 @@ def table(report: Report) -> str:
         + ", ".join(f"{n} {kind}" for kind, n in reads.most_common()),
         f"statuses           {len(history.statuses)}",
         f"Upstash door       {_door(report)}",
+        f"Milvus door        {_milvus(report)}",
         f"webhook messages   {sum(map(len, history.told.values()))}, gaps: {sum(history.gaps.values())}",
         "",
         "kills by step",
@@ -61,6 +63,19 @@ def _door(report: Report) -> str:
     said = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
     return (
         f"{acknowledged} acknowledged, {counted} of them with counts, {len(door.reads)} reads; logged {said}"
+    )
+
+
+def _milvus(report: Report) -> str:
+    milvus, door = report.history.milvus, report.history.door
+    rows = sum(one.index == ROWS.name and one.receipt is not None for one in door.writes)
+    reads = sum(one.index == ROWS.name for one in door.reads)
+    again = sum(len(one.answers) > 1 for one in milvus.inserts)
+    changes = Counter(one.command for one in milvus.kept)
+    said = ", ".join(f"{n} {command}" for command, n in changes.most_common())
+    return (
+        f"{rows} acknowledged, {reads} reads; {sum(map(bool, (one.answers for one in milvus.inserts)))} inserts with a key, "
+        f"{again} answered twice, {len(milvus.reads)} reads; {said}"
     )
 
 

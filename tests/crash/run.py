@@ -20,6 +20,9 @@ from tests.crash.door_load import CREATED, SPACES, TEXTS, DoorLoad, Moods
 from tests.crash.history import History
 from tests.crash.killer import Killer
 from tests.crash.load import Load
+from tests.crash.milvus_check import MILVUS_CHECKS
+from tests.crash.milvus_keeper import CHANGES, Keeper
+from tests.crash.milvus_load import MilvusLoad
 from tests.crash.processes import Kind, Slot
 from tests.crash.world import SPECS, Spec, World, now
 from tests.receiver import Received, receiving
@@ -28,11 +31,13 @@ from upwell.webhook.messages import GAP
 
 VISIBLE_S = 90.0
 #: What Python says on behalf of a process that was killed, or a child whose parent was. And arq: of a job that was wiped from under it, and
-#: of one that it runs twice because Redis has forgotten that it runs (both do no harm, see workers/worker.py).
+#: of one that it runs twice because Redis has forgotten that it runs (both do no harm, see workers/worker.py), and of one that was over while
+#: there was no Redis to be told so.
 EXPECTED_TEXT = re.compile(
     r".*resource_tracker.*\n(  warnings\.warn.*\n)?"
     r"|Traceback \(most recent call last\):\n( .*\n)* .*spawn_main\n( .*\n)*EOFError: Ran out of input\n"
     r"|arq\.worker: job \S+ expired\n"
+    r"|asyncio: Task exception was never retrieved\n.*coro=<Worker\.finish_job\(\) .* exception=ConnectionError\(.*\n( .*\n|\n)*(redis\.exceptions\.ConnectionError: .*\n?)?"
     r"|arq\.worker: .* failed, KeyError: .*\n *Traceback .*\n( .*\n)* *del self\.job_tasks\[job_id\]\n( .*\n)* *KeyError: .*\n"
 )
 #: What our own processes say of texts that are refused, and of an embedding server that is away.
@@ -50,6 +55,8 @@ class Plan:
     readers: int = 8
     door_writers: int = 10
     door_readers: int = 4
+    milvus_writers: int = 4
+    milvus_readers: int = 2
     apis: int = 3
     workers: int = 3
     keepers: int = 2
@@ -104,6 +111,8 @@ async def _run(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Report:
         )
         for name, created in CREATED.items():
             await world.begin_door(SPACES if name == SPACES.name else TEXTS, created)
+        milvus = MilvusLoad(world)
+        await milvus.begin()
         world.witness.start()
         began = now()
         killer = Killer(world, plan.pace)
@@ -119,11 +128,16 @@ async def _run(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Report:
             tasks += [asyncio.create_task(door.write()) for _ in range(plan.door_writers)]
             tasks += [asyncio.create_task(door.read()) for _ in range(plan.door_readers)]
             tasks += [asyncio.create_task(moods.change())]
+            tasks += [asyncio.create_task(milvus.write()) for _ in range(plan.milvus_writers)]
+            tasks += [asyncio.create_task(milvus.insert()) for _ in range(2)]
+            tasks += [asyncio.create_task(milvus.read()) for _ in range(plan.milvus_readers)]
+            for number, change in enumerate(CHANGES):
+                tasks.append(asyncio.create_task(Keeper(milvus, number).keep(change)))
             breaking = [killer.arm(), killer.kill(), killer.pause(), killer.forget()]
             breaking += [companion(world, killer) for companion in plan.companions]
             breakers = [asyncio.create_task(one) for one in breaking]
             await _until_broken(plan, world, killer, [*tasks, *breakers], tell)
-            killer.halt = load.halt = brief.halt = door.halt = moods.halt = True
+            killer.halt = load.halt = brief.halt = door.halt = moods.halt = milvus.halt = True
             killer.disarm()
             await asyncio.gather(*breakers)
             for slot in world.processes.slots:
@@ -133,6 +147,7 @@ async def _run(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Report:
             await load.finish()
             await _settle(world, load, plan.specs)
             await door.finish()
+            await milvus.finish()
             receiver.answer = lambda _: 204
             await _told(world, plan.specs, receiver.received)
             stubborn = await world.processes.stop()
@@ -153,7 +168,7 @@ def _report(plan: Plan, world: World, killer: Killer, stubborn: list[str], secon
     for slot in world.processes.slots:
         lines = complaints(slot, errors_expected=bool(plan.companions))
         history.printed += [f"{slot.name}: {line}" for line in lines]
-    verdicts = {check.__name__: check(history) for check in CHECKS + DOOR_CHECKS}
+    verdicts = {check.__name__: check(history) for check in CHECKS + DOOR_CHECKS + MILVUS_CHECKS}
     return Report(plan, seconds, history, killer, world.outcomes, verdicts)
 
 

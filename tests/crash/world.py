@@ -26,6 +26,7 @@ from tests.crash.processes import Kind, Processes, Slot
 from tests.crash.witness import Witness
 from tests.embedding_server import DIMENSIONS, embedding_server
 from tests.service import TOKEN
+from upwell.changeset import KeyScope
 from upwell.clock import SystemClock
 from upwell.doorbell.embedded import EmbeddedValkey
 from upwell.engine import Engine, Index
@@ -170,6 +171,22 @@ class World:
         config = {"dimensions": spec.dimensions, "metric": "euclidean"}
         body = {"name": name, "config": config, "shards": spec.shards, **more}
         return await self.call("create", "POST", "", body)
+
+    def follow_door(self, name: str, scope: KeyScope) -> None:
+        """Have an index followed that was made at the Milvus door."""
+        self.history.door.indexes[name] = False
+        self.history.door.scopes[name] = scope
+        self.indexes[name] = self.witness.follow(name, None)
+
+    async def milvus(
+        self, slot: Slot, command: str, body: Any, sent: dict[str, str]
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """One request at the Milvus door. Returns status, what it says, and headers; status 0: as with ``call``."""
+        url = f"{slot.url}/v2/vectordb/{command}"
+        found = await self._exchange(slot, "POST", url, body, sent)
+        code = found[1].get("code") if isinstance(found[1], dict) else None
+        self.outcomes[f"milvus {command}", "none" if found[0] == 0 else str(code)] += 1
+        return found
 
     def front_end(self) -> Slot | None:
         """Any that can be asked just now."""

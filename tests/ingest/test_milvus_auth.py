@@ -132,6 +132,7 @@ async def test_a_token_of_one_collection_sees_that_one(house: MilvusHouse) -> No
         ("collections/create", {"collectionName": "mine", "dimension": 2}),
         ("collections/rename", {"collectionName": "mine", "newCollectionName": "more"}),
         ("aliases/describe", {"aliasName": "other_too"}),
+        ("aliases/describe", {"aliasName": "nobodys"}),
         ("aliases/list", {"collectionName": "other"}),
         ("aliases/create", {"collectionName": "mine", "aliasName": "x"}),
         ("entities/query", {"collectionName": "other", "filter": "id > 0"}),
@@ -189,3 +190,36 @@ async def test_what_is_not_offered_says_why(house: MilvusHouse) -> None:
     assert await house.data("roles/describe", {"roleName": "public"}) == []
     assert (await house.error("users/describe", {"userName": "someone"}))[0] == 1100
     assert (await house.error("roles/describe", {"roleName": "x"}))[0] == 1100
+
+
+async def test_the_database_and_the_collection_that_are_checked_are_those_that_are_meant(
+    house: MilvusHouse,
+) -> None:
+    await house.data("databases/create", {"dbName": "foreign"})
+    for database in ("default", "foreign"):
+        for name in ("mine", "other"):
+            await house.make(name, dbName=database)
+    token = issue(house, account="default", index="mine")
+    row = b'"data":[{"id":1,"vector":[1,2]}]}'
+    for header, body in (
+        ("foreign", b'{"collectionName":"mine",'),
+        ("foreign", b'{"dbName":"","collectionName":"mine",'),
+        ("foreign", b'{"dbName":null,"collectionName":"mine",'),
+        ("default", b'{"dbName":"foreign","collectionName":"mine",'),
+        ("default", b'{"dbName":"default","dbName":"foreign","collectionName":"mine",'),
+        ("default", b'{"collectionName":"mine","collectionName":"other",'),
+        ("default", b'{"collectionName":"mine","collection\\u004eame":"other",'),
+        ("default", b'{"collectionName":"mine/../other",'),
+    ):
+        for version, insert, look in (
+            (1, "insert", "query"),
+            (2, "entities/insert", "collections/describe"),
+        ):
+            for command, rest in ((insert, row), (look, b'"filter":"id > 0"}')):
+                answer = await house.ask(
+                    version, command, body + rest, token=token, headers={"DB-Name": header}
+                )
+                assert (answer.status, answer.json["code"]) == (403, 1401), (command, body, header)
+    # What the body says counts more than the header.
+    said = {"dbName": "default", "collectionName": "mine"}
+    await house.data("collections/describe", said, token=token, headers={"DB-Name": "foreign"})

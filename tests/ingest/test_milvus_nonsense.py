@@ -54,3 +54,12 @@ async def _try(house: MilvusHouse, version: int, command: str, body: dict[str, A
     told = answer.json
     assert answer.status == 200 and isinstance(told["code"], int), (command, body, answer)
     assert told.get("message") != "internal error", (command, body)
+
+
+async def test_null_is_an_empty_object(tmp_path: Path) -> None:
+    async with milvus_house(tmp_path) as house:
+        assert await house.data("collections/list", b"null") == []
+        assert await house.data("databases/list", b" null ") == ["default"]
+        assert (await house.error("collections/describe", b"null"))[0] == 1802
+        assert (await house.error("collections/create", b"null", version=1))[0] == 1802
+        assert (await house.error("entities/insert", b"null"))[0] == 1802

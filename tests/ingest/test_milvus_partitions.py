@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ingest.doors.milvus import indexes
 from tests.milvus_house import MilvusHouse, Row, milvus_house
+from upwell.engine import Index
+from upwell.errors import Gone
 from upwell.shard.metric import Metric
 
 FIELDS: list[Row] = [
@@ -33,6 +36,40 @@ async def bare(house: MilvusHouse) -> None:
 
 def index(field: str, **more: object) -> Row:
     return {**ABOUT, "indexParams": [{"fieldName": field, **more}]}
+
+
+async def test_the_same_index_asked_for_by_many_at_once_is_made_by_all_of_them(house: MilvusHouse) -> None:
+    await bare(house)
+    asked = index("v", metricType="L2", indexType="HNSW", params={"M": 16})
+    await asyncio.gather(*(house.data("indexes/create", asked) for _ in range(10)))
+    [shown] = await house.data("indexes/describe", {**ABOUT, "indexName": "v"})
+    assert (shown["indexType"], shown["metricType"]) == ("HNSW", "L2")
+    assert house.engine.find("default", "c").record.metric is Metric.EUCLIDEAN
+
+
+async def test_of_many_who_want_different_metrics_at_once_one_gets_his(house: MilvusHouse) -> None:
+    await bare(house)
+    asked = [index("v", metricType=metric) for metric in ("L2", "IP", "COSINE") * 3]
+    answers = await asyncio.gather(*(house.ask(2, "indexes/create", one) for one in asked))
+    [shown] = await house.data("indexes/describe", {**ABOUT, "indexName": "v"})
+    for one, answer in zip(asked, answers, strict=True):
+        if one["indexParams"][0]["metricType"] == shown["metricType"]:
+            assert answer.data == {}
+        else:
+            assert answer.error[0] == 65535
+
+
+async def test_an_index_on_what_is_dropped_meanwhile(
+    house: MilvusHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bare(house)
+
+    def dropped(*_: object) -> Index:
+        house.engine.catalog.delete("default", "c")
+        raise Gone("the index was deleted")
+
+    monkeypatch.setattr(indexes, "make_indexes", dropped)
+    assert (await house.error("indexes/create", index("v", metricType="L2")))[0] == 100
 
 
 async def test_indexes_are_made_shown_and_dropped(house: MilvusHouse) -> None:
@@ -169,6 +206,26 @@ async def test_parameters_of_an_index_change(house: MilvusHouse) -> None:
     assert (await house.error("indexes/alter_properties", {**ABOUT, "indexName": "no"}))[0] == 700
 
 
+@pytest.mark.parametrize(
+    ("command", "body", "says"),
+    [
+        ("alter_properties", {"properties": {"nlist": 3}}, "nlist is not a configable index property"),
+        ("alter_properties", {"properties": {"mmap.enabled": "sure"}}, "invalid mmap.enabled value: sure"),
+        ("drop_properties", {"propertyKeys": ["mmap.enabled", "x"]}, "x is not a configable index property"),
+    ],
+)
+async def test_parameters_of_an_index_that_do_not_change(
+    house: MilvusHouse, command: str, body: Row, says: str
+) -> None:
+    await house.make("c")
+    about = {**ABOUT, "indexName": "vector"}
+    await house.data("indexes/alter_properties", {**about, "properties": {"mmap.enabled": True}})
+    code, text = await house.error(f"indexes/{command}", {**about, **body})
+    assert code == 1100 and text.startswith(says)
+    [shown] = await house.data("indexes/describe", about)
+    assert shown["params"] == [{"key": "mmap.enabled", "value": "true"}]
+
+
 async def test_partitions_come_have_rows_and_go(house: MilvusHouse) -> None:
     await house.make("c")
     one, some = {**ABOUT, "partitionName": "p"}, {**ABOUT, "partitionNames": ["p"]}
@@ -214,7 +271,8 @@ async def test_partitions_that_cannot_be(house: MilvusHouse) -> None:
     keyed = [*FIELDS[:1], FIELDS[1] | {"isPartitionKey": True}, *FIELDS[2:]]
     await house.make_full(keyed, "keyed")
     body = {"collectionName": "keyed", "partitionName": "p"}
-    assert (await house.error("partitions/create", body))[0] == 1100
+    for command in ("create", "drop"):
+        assert (await house.error(f"partitions/{command}", body))[0] == 1100
 
 
 async def test_only_loaded_partitions_are_read(house: MilvusHouse) -> None:

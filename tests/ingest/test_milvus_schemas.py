@@ -87,6 +87,7 @@ REFUSED: list[tuple[str, Row, int, str]] = [
     ("default bool", full(ID, VECTOR, field("Bool", defaultValue=1)), 1100, "convert defaultValue fail"),
     ("default of vector", full(ID, VECTOR | {"defaultValue": [1, 2]}), 1100, "convert defaultValue fail"),
     ("BM25", full(ID, VECTOR, functions=[{"name": "f", "type": "BM25"}]), 1100, "functions (BM25"),
+    ("structs", full(ID, VECTOR, structFields=[{"fieldName": "s"}]), 1100, "structFields (arrays of structs)"),
     ("flag as number", full(ID, VECTOR, enableDynamicField=1), 1801, "schema.enableDynamicField"),
     ("many fields", full(ID, VECTOR, *[field("Bool", f"f{n}") for n in range(63)]), 1100, "limited to 64"),
     ("index on nothing", full(ID, VECTOR) | {"indexParams": [{"fieldName": "x"}]}, 1802, "`x` hasn't defined in schema"),

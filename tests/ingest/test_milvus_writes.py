@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 import pytest
 
+from ingest.doors.milvus.facts import change_facts
 from tests.milvus_house import MilvusHouse, milvus_house
 from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
@@ -34,6 +35,7 @@ STRICT = RowSchema(
         ScalarField(name="o", type=FieldType.BOOL, nullable=True),
     ),
 )
+JSON_FIELD = ScalarField(name="j", type=FieldType.JSON)
 WAIT = {"Prefer": "wait=30"}
 BIG = (1 << 53) + 1
 
@@ -366,3 +368,22 @@ async def test_a_write_that_fails_says_so_to_who_waits(house: MilvusHouse) -> No
     )
     assert answer.error == (65535, "the write failed and changed nothing: as the test wants it")
     assert answer.headers["X-Mutation-Id"]
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+async def test_json_is_read_as_it_is_shown(tmp_path: Path, as_text: bool) -> None:
+    document, schema = '{"a":[1,null]}', RowSchema(ids=IdType.INT64, fields=(JSON_FIELD,))
+    async with milvus_house(tmp_path, milvus_json_as_text=as_text) as house:
+        index = make(house, schema)
+        change_facts(index, lambda facts: facts.model_copy(update={"loaded": True}))
+        await put(
+            house, [{"id": 1, "vector": V, "j": {"a": [1, None]}}, {"id": 2, "vector": V, "j": document}]
+        )
+        (one, two) = await house.data("entities/query", {"collectionName": "c", "outputFields": ["j"]})
+        assert one["j"] == (document if as_text else {"a": [1, None]}) and two["j"] == document
+        # What was shown may be sent back, and is the same.
+        assert await put(house, [one | {"vector": V}, two | {"vector": V}])
+        assert await house.data("entities/query", {"collectionName": "c", "outputFields": ["j"]}) == [
+            one,
+            two,
+        ]

@@ -1,4 +1,5 @@
-"""Whatever comes to be written at the Milvus door, nothing goes wrong in it: what is refused is told so, and changes nothing."""
+"""Whatever comes to be written at the Milvus door, nothing goes wrong in it: what is refused is told so, and changes nothing; what is
+accepted is applied."""
 
 from __future__ import annotations
 
@@ -65,7 +66,7 @@ def call(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call]:
 
         def ask(version: int, command: str, body: bytes) -> tuple[Answer, int]:
             before = written()
-            answer = runner.run(house.ask(version, command, body))
+            answer = runner.run(house.ask(version, command, body, headers={"Prefer": "wait=5"}))
             return answer, written() - before
 
         yield ask
@@ -129,5 +130,6 @@ def test_nothing_goes_wrong(
     assert answer.status == 200, (answer, body)
     if answer.json["code"] == (200 if version[0] == 1 else 0):
         assert writes == 1 and answer.headers["X-Mutation-Id"]
+        assert answer.headers["X-Mutation-State"] == "visible", (answer, body)
     else:
         assert writes == 0 and answer.error[1]

@@ -107,7 +107,8 @@ def before_load_schema(_context: object, raw_schema: dict[str, Any]) -> None:
     sent = _reached(raw_schema, [raw_schema["components"]["requestBodies"], *_bodies(raw_schema)])
     for name, schema in schemas.items():
         if name not in sent and "properties" in schema:
-            schema["additionalProperties"] = False
+            # But for those that are described as open.
+            schema.setdefault("additionalProperties", False)
     _tell_forms(raw_schema["components"]["requestBodies"]["Upload"]["content"])
 
 

@@ -177,7 +177,7 @@ V1 = [
     no("query", of(), 1802, REQUIRED, "filter"),
     no("query", {"filter": "id > 0"}, 1802, REQUIRED, "collectionName"),
     no("delete", of(), 1802, REQUIRED, "[collectionName, id/filter]"),
-    no("delete", of(id="abc"), 1804),
+    no("delete", of(id="abc"), 1806, "please check the primary key and its' type", "abc"),
     no("search", of(), 1802, REQUIRED, "vector"),
     no("search", of("nobody", vector=GOOD), 100, NOWHERE),
     no("search", of(vector=[1, 2]), 65535, "dim"),

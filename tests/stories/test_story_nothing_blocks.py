@@ -117,6 +117,45 @@ async def test_no_step_of_a_mutations_way_blocks_a_loop(service: tuple[ClientSes
     assert seen == {"search", "parse_upload", "lookup", "encode_segment", "encode_columns"}
 
 
+async def test_no_command_of_milvus_blocks_a_loop(service: tuple[ClientSession, set[str]]) -> None:
+    session, _ = service
+    here = {"collectionName": "flow", "consistencyLevel": "Strong"}
+    rows = [{"id": n, "vector": [n, 1, 2, 3], "n": n} for n in range(3000)]
+    part = {"data": [{"id": 1, "n": 7}], "partialUpdate": True}
+    by_vector = {"data": [[5, 1, 2, 3]], "annsField": "vector", "limit": 2}
+    for command, body in (
+        ("databases/create", {"dbName": "shelf"}),
+        ("databases/list", {}),
+        ("collections/create", {"dimension": 4}),
+        ("collections/alter_properties", {"properties": {"mmap.enabled": True}}),
+        ("aliases/create", {"aliasName": "other"}),
+        ("partitions/create", {"partitionName": "p"}),
+        ("entities/insert", {"data": rows}),
+        ("entities/upsert", {"data": rows[:9], "partitionName": "p"}),
+        ("entities/upsert", part),
+        ("entities/query", {"filter": "n > 5", "limit": 3}),
+        ("entities/query", {"filter": "n > 5", "limit": 0}),
+        ("entities/get", {"id": [1, 2]}),
+        ("entities/search", by_vector | {"filter": "n < 9", "groupingField": "n"}),
+        ("entities/search", {"ids": [1, 2], "limit": 2}),
+        ("entities/hybrid_search", {"search": [by_vector, by_vector], "limit": 2}),
+        ("entities/delete", {"filter": "id in [1, 2]"}),
+        ("entities/delete", {"filter": "n > 2000"}),
+        ("partitions/release", {"partitionNames": ["p"]}),
+        ("partitions/drop", {"partitionName": "p"}),
+        ("indexes/describe", {"indexName": "vector"}),
+        ("collections/describe", {}),
+        ("collections/flush", {}),
+        ("collections/truncate", {}),
+        ("aliases/drop", {"aliasName": "other"}),
+        ("collections/rename", {"newCollectionName": "flown"}),
+        ("collections/drop", {"collectionName": "flown"}),
+    ):
+        async with session.post(f"/v2/vectordb/{command}", data=json.dumps(here | body)) as answer:
+            told = await answer.json()
+            assert answer.status == 200 and told["code"] == 0, (command, told)
+
+
 async def test_the_guard_itself_works(service: tuple[ClientSession, set[str]]) -> None:
     with pytest.raises(Exception, match="Blocking call"):
         _look_on_the_loop()

@@ -99,6 +99,16 @@ def test_it_says_the_same_of_rows_in_a_segment(tmp_path: Path) -> None:
             assert sorted(names[row] for row in found) == expected, asked
 
 
+def test_many_words_are_found_as_few_are() -> None:
+    texts = [f"w{number}é" for number in range(1_000)]
+    rows = [{"t": text} for text in [*texts, "z", ""]] + [{"t": 1}, {}]
+    asked = [*texts[::2], "", "no", "w1"]
+    columns = MetadataColumns(as_arrow(rows), len(rows))
+    many = matching(OneOf("t", tuple(asked)), len(rows), columns)
+    few = matching(Some(tuple(OneOf("t", (one,)) for one in asked)), len(rows), columns)
+    assert many.tolist() == few.tolist() == [row.get("t") in asked for row in rows]
+
+
 def test_rows_without_any_metadata_have_nothing() -> None:
     columns = MetadataColumns(None, 3)
     asked: list[Filter] = [

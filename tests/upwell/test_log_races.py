@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 
-from tests.making import Client, HandClock, contents, drain, make_engine, make_index, prepared, upsert
+from tests.making import (
+    Client,
+    HandClock,
+    contents,
+    drain,
+    drain_of,
+    make_engine,
+    make_index,
+    prepared,
+    upsert,
+)
 from upwell.engine import Engine, Index
 from upwell.errors import Fenced, Unavailable
 from upwell.log.writer import LOST_RACES_BEFORE_PROBING
@@ -126,7 +136,7 @@ def test_a_lost_race_renews_no_trust(
         writer.append([prepared(upsert(("lost", (3, 3))))])
     assert index.log.exists(swept), "the create was to succeed where no drain looks"
     assert writer.append([prepared(upsert(("b", (4, 4))))]) == swept + 1
-    drain(index._engine, index)
+    drain_of(index)
     assert {name for _, name in contents(index)} == {"a", "b", *taken}
 
 
@@ -145,7 +155,7 @@ def test_time_slept_in_a_create_that_won_counts_against_the_next_position(
     before_creating(index, monkeypatch, index.log.key(2), elsewhere.half_a_grace_period_passes)
     with pytest.raises(Unavailable, match="longer than the log can vouch for"):
         writer.append([prepared(upsert(("lost", (3, 3))))])
-    drain(index._engine, index)
+    drain_of(index)
     assert {name for _, name in contents(index)} == {"a", "taken"}
 
 
@@ -158,7 +168,7 @@ def test_a_writer_that_rested_for_long_finds_the_tail_anew(index: Index, elsewhe
         elsewhere.half_a_grace_period_passes()
     assert writer.append([prepared(upsert(("d", (4, 4))))]) == 4
     assert not index.log.exists(2)
-    drain(index._engine, index)
+    drain_of(index)
     assert {name for _, name in contents(index)} == {"a", "b", "c", "d"}
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.making import Client, delete, drain, insert, make_engine, make_index, upsert
+from tests.making import Client, delete, drain_of, insert, make_engine, make_index, upsert
 from upwell.changeset import Details, KeyScope, Operation, Rename, Selection, without_rows
 from upwell.engine import Index
 from upwell.manifest import Namespaces, NamespacesDraft
@@ -96,10 +96,10 @@ def test_namespaces_of_before_there_was_a_table_are_in_it_from_the_next_batch_on
     assert before.manifest.namespaces is None and before.has_namespace("n") and set(before.counts) == {"n"}
     client = Client(index)
     client.append(upsert(("x", [1.0] * 64), dimensions=64))
-    drain(index._engine, index)
+    drain_of(index)
     assert names(index) == {"n"}
     client.append(without_rows(operation, Details(selection=Selection(namespace="n"))))
-    drain(index._engine, index)
+    drain_of(index)
     assert names(index) == ({"n"} if operation is Operation.RESET else set())
     assert index.newest.get().counts == {"": 1}
 
@@ -110,10 +110,10 @@ def test_while_it_is_open_a_delete_by_id_alone_means_the_row_whatever_is_decided
     """In one batch: the delete is decided by keys as they are once ids are unique per namespace."""
     client = Client(index)
     client.append(insert(("a", (1, 1))))
-    drain(index._engine, index)
+    drain_of(index)
     deciding = replace(upsert(("a", (2, 2), "n")), details=Details(scope=KeyScope.NAMESPACE))
     gone, _ = client.append(delete("a", namespaces=["n"]), deciding)
-    assert drain(index._engine, index) == 1
+    assert drain_of(index) == 1
     assert index.newest.get().key_scope is KeyScope.NAMESPACE
     result = index.outcomes.of(gone).result
     assert result is not None and result.deleted == 1
@@ -126,7 +126,7 @@ def test_rows_without_a_namespace_are_none_that_can_be_renamed(index: Index, old
     client.append(upsert(("a", (1, 1), "n"), ("b", (1, 1))))
     rename = Rename(namespace=old, new_namespace=new, delete_existing=True)
     (mutation,) = client.append(without_rows(Operation.RENAME_NAMESPACE, Details(rename=rename)))
-    drain(index._engine, index)
+    drain_of(index)
     outcome = index.outcomes.of(mutation)
     assert outcome.state is State.FAILED and "without a namespace" in str(outcome.error)
     assert names(index) == {"n"} and index.newest.get().counts == {"": 1, "n": 1}

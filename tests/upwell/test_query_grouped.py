@@ -84,19 +84,19 @@ def even(segment: Segment) -> Mask:
     return np.array([int(name[1:]) % 2 == 0 for name in segment.ids.to_pylist()])
 
 
-def value_of(match: Match) -> tuple[str, Any]:
+def value_of(match: Match, nothing: Any) -> tuple[str, Any]:
     """What a row is grouped by, plainly: values of several types are several."""
     value = value_at(orjson.loads(match.found.metadata or b"{}"), "o.g")
     if value in (None, ABSENT) or isinstance(value, list | dict):
-        return "nothing", None
+        value = nothing
     return "number" if type(value) in (int, float) else type(value).__name__, value
 
 
-def plainly(every: list[Match], groups: int, size: int) -> list[list[str]]:
+def plainly(every: list[Match], groups: int, size: int, nothing: Any = None) -> list[list[str]]:
     """All rows, best first, put to their groups."""
     held: dict[Any, list[str]] = {}
     for match in every:
-        held.setdefault(value_of(match), []).append(match.found.id)
+        held.setdefault(value_of(match, nothing), []).append(match.found.id)
     return [ids[:size] for ids in itertools.islice(held.values(), groups)]
 
 
@@ -112,9 +112,10 @@ def told(groups: list[list[Match]]) -> list[list[str]]:
     size=st.sampled_from([1, 2, 5, 40, 200]),
     strict=st.booleans(),
     filtered=st.booleans(),
+    nothing=st.sampled_from([None, "b", 1, True, 2**53 + 1, "never"]),
 )
 def test_any_grouping_is_what_brute_force_makes(
-    view: View, seed: int, crowded: bool, groups: int, size: int, strict: bool, filtered: bool
+    view: View, seed: int, crowded: bool, groups: int, size: int, strict: bool, filtered: bool, nothing: Any
 ) -> None:
     query = np.random.default_rng(seed).integers(-3, 4, DIMENSIONS).astype(np.float32) + 9 * crowded
     within = even if filtered else None
@@ -125,9 +126,9 @@ def test_any_grouping_is_what_brute_force_makes(
         asked.append(count)
         return search(view, query, count, within=left, recall=1)
 
-    grouping = Grouping(path="o.g", groups=groups, size=size, strict=strict)
+    grouping = Grouping(path="o.g", groups=groups, size=size, strict=strict, nothing=nothing)
     found = told(search_grouped(ask, grouping, within))
-    wanted = plainly(every, groups, size)
+    wanted = plainly(every, groups, size, nothing)
     assert told(grouped(every, grouping)) == wanted
     assert len(asked) < 12
     if strict:
@@ -175,3 +176,18 @@ def test_nothing_makes_no_group() -> None:
 def test_a_grouping_without_rows_is_none(groups: int, size: int) -> None:
     with pytest.raises(ValueError, match="without rows"):
         Grouping(path="k", groups=groups, size=size)
+
+
+@pytest.mark.parametrize("size", [1, 10])
+def test_of_many_large_groups_not_all_rows_are_asked_for_at_once(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grouping_module, "FIRST_MOST", 1_000)
+    counts: list[int] = []
+
+    def none(count: int, _: RowFilter | None) -> list[Match]:
+        counts.append(count)
+        return []
+
+    grouping = Grouping(path="p", groups=400, size=size, strict=True)
+    assert search_grouped(none, grouping) == [] and counts == [min(1_000, 800 * size)]

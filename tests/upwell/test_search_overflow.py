@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.making import Client, delete, drain, make_engine, make_index, upsert
+from tests.making import Client, delete, drain_of, make_engine, make_index, upsert
 from upwell.engine import Index
 from upwell.query.search import SCANNED_FLAT_ROWS, SPARE, search
 from upwell.shard.ann import CODED_DIMENSIONS_MIN, CODED_ROWS_MIN, COMPONENT_MAX
@@ -32,7 +32,7 @@ def made(tmp_path: Path, metric: Metric, vectors: npt.NDArray[np.float32], space
         for n, (values, space) in enumerate(zip(vectors.tolist(), spaces, strict=True))
     ]
     Client(index).append(upsert(*rows, dimensions=vectors.shape[1]))
-    drain(index._engine, index)
+    drain_of(index)
     return index
 
 
@@ -58,7 +58,7 @@ def test_the_nearest_are_exact_and_none_is_left_out(
     gone = generator.choice(ROWS, deleted, replace=False)
     if deleted:
         Client(index).append(delete(*(f"v{n}" for n in gone)))
-        drain(index._engine, index)
+        drain_of(index)
     left = np.setdiff1d(np.arange(ROWS), gone)
     if namespace is not None:
         left = left[left % 2 == 0]

@@ -21,6 +21,7 @@ from tests.making import (
     contents,
     delete,
     drain,
+    drain_of,
     insert,
     make_engine,
     make_index,
@@ -145,11 +146,11 @@ def test_deletion_vectors_come_back(deleted: set[int]) -> None:
 
 def test_small_segments_do_not_pile_up(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("upwell.shard.merge.FOLDED_BYTES_MAX", 8 * 64)
-    engine, client = index._engine, Client(index)
+    client = Client(index)
     most = 0
     for number in range(300):
         client.append(upsert((f"v{number}", (number, 1))))
-        drain(engine, index)
+        drain_of(index)
         sizes = [[live.segment.rows for live in shard] for shard in index.newest.get().shards]
         assert all(size <= 64 for shard in sizes for size in shard)
         most = max(most, *(sum(size < 32 for size in shard) for shard in sizes))
@@ -393,9 +394,9 @@ def test_search_is_exact_over_any_mix_of_segments_deletions_and_namespaces(
 
 def test_equals_come_in_the_order_of_writing(index: Index) -> None:
     Client(index).append(upsert(*[(f"v{n:02}", (1, 1)) for n in reversed(range(15, 30))]))
-    drain(index._engine, index)
+    drain_of(index)
     Client(index).append(upsert(*[(f"v{n:02}", (1, 1)) for n in range(15)]), upsert(("v29", (1, 1))))
-    drain(index._engine, index)
+    drain_of(index)
     for query in ([1, 1], [0, 0]):
         found = search(index.newest.get(), np.array(query, np.float32), 16)
         expected = [*(f"v{n:02}" for n in reversed(range(15, 29))), "v00", "v01"]
@@ -408,7 +409,7 @@ def test_by_angle_a_vector_at_other_lengths_is_the_same_again(tmp_path: Path) ->
     lengths = [0.1, 1, 2, 3, 0.7, 1e-12, 1e12, 0.3]
     Client(index).append(upsert(*[(f"v{n}", (length, length)) for n, length in enumerate(lengths)]))
     Client(index).append(upsert(*[(f"w{n}", (length, 3 * length)) for n, length in enumerate(lengths)]))
-    drain(index._engine, index)
+    drain_of(index)
     view = index.newest.get()
     for count, length in itertools.product((1, 3, 8), (0.1, 1, 1.1)):
         for letter, slope in (("v", 1), ("w", 3)):
@@ -437,7 +438,7 @@ def test_a_zero_vector_is_close_to_nothing_by_angle() -> None:
 
 def test_lookup_answers_in_the_order_asked_each_once(index: Index) -> None:
     Client(index).append(upsert(("a", (1, 2), "n", {"k": [1]}), ("b", (3, 4))))
-    drain(index._engine, index)
+    drain_of(index)
     found = lookup(index.newest.get(), ["b", "nobody", "a", "b"])
     assert [one.id for one in found] == ["b", "a"]
     assert (found[1].namespace, found[1].metadata, found[1].values.tolist()) == ("n", b'{"k":[1]}', [1, 2])

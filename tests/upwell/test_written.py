@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.making import Client, contents, drain, make_engine, make_index, upsert
+from tests.making import Client, contents, drain_of, make_engine, make_index, upsert
 from tests.plain_index import PlainMutation, PlainRow, plainly_patched
 from upwell.changeset import Changeset, Details, Operation
 from upwell.shard.blocks import BlockChecked
@@ -121,7 +121,7 @@ def test_an_update_reads_of_a_large_segment_only_what_it_changes(tmp_path: Path)
     client = Client(index)
     vectors = np.random.default_rng(1).normal(size=(3_000, 64)).astype(np.float32)
     client.append(upsert(*((f"v{n}", vectors[n], None, {"n": n}) for n in range(3_000)), dimensions=64))
-    drain(index._engine, index)
+    drain_of(index)
     fresh = make_engine(tmp_path).find("default", "index")
     (live,) = fresh.newest.get().segments()
     assert isinstance(live.segment._raw, BlockChecked)

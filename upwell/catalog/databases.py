@@ -130,7 +130,8 @@ class Databases:
             meant = None if target is None else self._now_called(name, target)
             if not new and meant is None:
                 raise NotFound("there is no such alias", alias=alias)
-            if new and meant is not None and target is not None and target[1] != identity:
+            is_other = target is not None and not self._catalog.is_or_replaces(identity, target[1])
+            if new and meant is not None and is_other:
                 raise Exists("the alias stands for another index", index=meant)
             return notes | {"aliases": notes["aliases"] | {alias: [index_name, identity]}}
 
@@ -161,9 +162,10 @@ class Databases:
     def _now_called(self, name: str, target: tuple[str, str]) -> str | None:
         """What the index is called now that an alias was set to; None if it was deleted."""
         was_called, identity = target
-        if self._catalog.identity(name, was_called) == identity:
+        names, catalog = self._catalog.names, self._catalog
+        if catalog.is_or_replaces(catalog.identity(name, was_called), identity):
             return was_called
-        called = (one for one in self._catalog.names(name) if self._catalog.identity(name, one) == identity)
+        called = (one for one in names(name) if catalog.is_or_replaces(catalog.identity(name, one), identity))
         return next(called, None)
 
     def _of(self, name: str) -> Notes:

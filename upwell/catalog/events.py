@@ -1,7 +1,8 @@
 """What names have stood for: each has a dense history of immutable events, ``catalog/{account}/{name}/{generation:020d}``.
 
     meta  {"event": "created" | "deleted", "index": identity, "folder": where it was written, "at": when,
-           "writer": whoever wrote it, so that it knows its own, "to": of one that was taken away, the name that its index has instead}
+           "writer": whoever wrote it, so that it knows its own, "to": of one that was taken away, the name that its index has instead,
+           "yields": true of one that may be given to another index next (replacing.py)}
 
 An event that is believed is on stable storage: what is acknowledged to be in an index would be lost with the index's name.
 """
@@ -34,6 +35,8 @@ class Event:
     index_id: str
     #: Of a name that was taken away: the one that its index has instead, if it was renamed.
     to: str | None = None
+    #: The next event may give it to another index, which is made in this one's place.
+    yields: bool = False
 
     def stands_for(self, index_id: str) -> bool:
         """Is it the one by which a name stands for this index?"""
@@ -92,7 +95,7 @@ class Events:
         """Make this the newest event. Raises AlreadyExists if somebody else was first."""
         folder, writer = folder_of(account, name), new_identity()
         key = f"{folder}/{numbered(event.generation)}"
-        meta = {
+        meta: dict[str, str | bool] = {
             "event": event.kind,
             "index": event.index_id,
             "folder": folder,
@@ -101,6 +104,8 @@ class Events:
         }
         if event.to is not None:
             meta["to"] = event.to
+        if event.yields:
+            meta["yields"] = True
         try:
             self._store.create(key, *pack(Kind.CATALOG_EVENT, meta))
         except AlreadyExists:
@@ -110,7 +115,7 @@ class Events:
 
     def take_away(self, account: str, name: str, living: Event, to: str | None) -> tuple[Event, bool]:
         """Take a name from the index that it stood for at ``living``, which is called ``to`` instead; returns the event by which it lost
-        it, and whether that is ours."""
+        it, and whether that is ours. It may also have been given to another index."""
         generation = living.generation
         while True:
             generation += 1
@@ -119,9 +124,9 @@ class Events:
                 self.write(account, name, ours)
             except AlreadyExists:
                 there = self._event(account, name, generation)
-                if there.kind == "deleted":
+                if there.kind == "deleted" or (there.kind == "created" and there.index_id != living.index_id):
                     return there, False
-                # A fence: it changed nothing.
+                # It changed nothing.
                 continue
             return ours, True
 
@@ -147,7 +152,13 @@ class Events:
             # A file system that does not tell A from a must not hand one account's index to another.
             return Event(generation, "another's", "")
         with box.understood():
-            return Event(generation, box.meta["event"], box.meta["index"], box.meta.get("to"))
+            return Event(
+                generation,
+                box.meta["event"],
+                box.meta["index"],
+                box.meta.get("to"),
+                bool(box.meta.get("yields")),
+            )
 
 
 def folder_of(account: str, name: str) -> str:

@@ -21,12 +21,13 @@ import structlog
 
 from upwell.catalog.events import NAME_PATTERN, Event, Events, folder_of
 from upwell.catalog.record import IndexRecord, index_folder, read_record, write_record
+from upwell.catalog.replacing import NAMES, Given, Replacing, names_given
 from upwell.changeset import KeyScope
 from upwell.clock import Clock
 from upwell.errors import AlreadyExists, Corrupt, Exists, Gone, Invalid, NotFound, TooNew, Unavailable
 from upwell.failpoint import Step, reached
 from upwell.format import Kind, pack
-from upwell.ids import new_identity, numbered, numbers_in
+from upwell.ids import new_identity, numbered
 from upwell.kinds import IndexKind
 from upwell.manifest import ManifestChain
 from upwell.schema import RowSchema
@@ -34,11 +35,6 @@ from upwell.shard.metric import Metric
 from upwell.store import Store
 
 log = structlog.get_logger()
-
-#: In an index's folder: what it is called, or is about to be, beside what it was called first.
-NAMES = "names"
-#: Names and the events that give them.
-_Given = list[tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +62,7 @@ class Catalog:
         self._grace_s = grace_s
         self._lock = threading.Lock()
         self._events = Events(store, clock)
+        self._replacing = Replacing(store, self._events, clock, grace_s)
         self._records: dict[str, IndexRecord] = {}
         #: Of indexes that were renamed: a name that they had when last looked for.
         self._names: dict[str, str] = {}
@@ -75,6 +72,13 @@ class Catalog:
         folder_of(account, new.name)
         began_at = self._clock.monotonic()
         number = self._events.free(account, new.name)
+        record = self._begun(account, new)
+        self._name(record, number, began_at)
+        reached(Step.CATALOG_NAMED)
+        return record
+
+    def _begun(self, account: str, new: NewIndex, replaces: tuple[str, ...] = ()) -> IndexRecord:
+        """An index that is all there but for its name."""
         record = IndexRecord(
             id=new_identity(),
             account=account,
@@ -88,6 +92,7 @@ class Catalog:
             embedding_model=new.embedding_model,
             sparse_embedding_model=new.sparse_embedding_model,
             row_schema=new.row_schema,
+            replaces=replaces,
             created_at=self._clock.now(),
             secret=new_identity(),
         )
@@ -95,8 +100,6 @@ class Catalog:
         reached(Step.CATALOG_RECORD_WRITTEN)
         ManifestChain(self._store, record.folder, self._clock, self._grace_s).begin(record.id, record.shards)
         reached(Step.CATALOG_BEGUN)
-        self._name(record, number, began_at)
-        reached(Step.CATALOG_NAMED)
         return record
 
     def _name(self, record: IndexRecord, number: int, began_at: float) -> None:
@@ -139,10 +142,53 @@ class Catalog:
     def delete(self, account: str, name: str) -> None:
         """Take the name away from its index. Raises NotFound or Gone."""
         # Its record is not asked for: an index that is damaged can be deleted all the same.
-        _, ours = self._events.take_away(account, name, self._events.living(account, name), None)
-        if not ours:
-            raise Gone("the index was deleted", name=name)
+        while True:
+            event, ours = self._events.take_away(account, name, self._events.living(account, name), None)
+            if ours:
+                break
+            if event.kind == "deleted":
+                raise Gone("the index was deleted", name=name)
+            # Another took its place meanwhile, and has the name.
         reached(Step.CATALOG_UNNAMED)
+
+    def replace(self, account: str, name: str, old_id: str, new: NewIndex) -> IndexRecord:
+        """Make an index, empty and at version 1, in the place of one that was never written to: with its name, notes and aliases.
+
+        Raises Gone if the name does not stand for that one any more, Conflict if it has been written to or has webhooks, Unavailable if
+        it is being renamed, or this took too long. See replacing.py.
+        """
+        began_at, made = self._clock.monotonic(), self.record(old_id)
+        old = _called(made, name)
+        if old.account != account or new.name != name:
+            raise Invalid("an index is replaced by one of its own name", name=name)
+        if self._events.living(account, name).index_id != old_id:
+            raise Gone("the index was deleted, or replaced by another", name=name)
+        self._replacing.check_unused(old, made.name)
+        record = self._begun(account, new, (*made.replaces, old_id))
+        self._replacing.hand_over(old, made.name, record, began_at)
+        return record
+
+    def hold(self, record: IndexRecord) -> None:
+        """Let nobody replace this index any more, which has something that is durable. Raises Gone if another has its place already, or
+        it was deleted. Two looks. See replacing.py."""
+        while True:
+            name = self._name_of(record)
+            if name is None:
+                raise Gone(
+                    "the index was deleted, or another was made in its place; send it again", name=record.name
+                )
+            if self._replacing.hold(record.account, name, record.id):
+                return
+
+    def is_or_replaces(self, index_id: str | None, identity: str) -> bool:
+        """Is an index the one of this identity, or was it made in its place?"""
+        if index_id is None or index_id == identity:
+            return index_id is not None
+        try:
+            return identity in self.record(index_id).replaces
+        except (NotFound, Corrupt, TooNew):
+            # It is being deleted, or cannot say so: who asks is looking for another one.
+            return False
 
     def rename(self, account: str, old: str, new: str) -> IndexRecord:
         """Give an index another name of the same account. Done again after a crash, it is completed.
@@ -166,6 +212,9 @@ class Catalog:
         folder_of(account, new)
         while True:
             living = self._events.living(account, old)
+            if living.yields:
+                self._replacing.hold(account, old, living.index_id)
+                continue
             try:
                 number = self._events.free(account, new)
             except Exists:
@@ -247,9 +296,9 @@ class Catalog:
             known = self._names.get(record.id, record.name)
         if self.identity(record.account, known) == record.id:
             return known
-        looked_at: _Given | None = None
+        looked_at: Given | None = None
         # While we look at its names it may get another, and lose the one that was not looked at yet.
-        while looked_at != (names := self._names_given(record.id)):
+        while looked_at != (names := names_given(self._store, record.id)):
             for name in dict.fromkeys([record.name, *(name for name, _ in names)]):
                 if self.identity(record.account, name) == record.id:
                     with self._lock:
@@ -259,12 +308,6 @@ class Catalog:
         with self._lock:
             self._names.pop(record.id, None)
         return None
-
-    def _names_given(self, index_id: str) -> _Given:
-        """The names that an index has got, or may yet get, beside the one that it was made with; and by which event."""
-        folder = f"{index_folder(index_id)}/{NAMES}"
-        names = self._store.list(folder)
-        return [(name, one) for name in names for one in numbers_in(self._store.list(f"{folder}/{name}"))]
 
     def record(self, index_id: str) -> IndexRecord:
         """The record of an identity as it was made, whether it still has a name or not. Raises NotFound."""
@@ -291,8 +334,8 @@ class Catalog:
         except (Corrupt, TooNew) as error:
             log.error("an index without a name cannot be read, and is kept", index=index_id, error=str(error))
             return False
-        fenced: _Given | None = None
-        while fenced != (given := self._names_given(index_id)):
+        fenced: Given | None = None
+        while fenced != (given := names_given(self._store, index_id)):
             last = self._events.newest(record.account, record.name)
             if last is None or last.index_id != index_id:
                 beyond = last.generation + 1 if last else 1

@@ -42,6 +42,8 @@ class IndexRecord(BaseModel):
     sparse_embedding_model: str | None = None
     #: None: it was made at a door that has none. See OPEN_SCHEMA.
     row_schema: RowSchema | None = None
+    #: The identities of those whose place it took, which were never written to; the oldest first.
+    replaces: tuple[str, ...] = ()
     created_at: datetime
     #: Hex of the key that signs this index's receipts. Not a password: it only tells our ids from others.
     secret: str

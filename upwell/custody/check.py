@@ -78,7 +78,7 @@ class _Names:
             return None, [_note(folder, problem, "look who put it there")]
         events = [numbered(generation) for generation in numbers_in(self._store.list(folder))]
         findings: list[Finding] = []
-        index_id = None
+        index_id, yielded = None, False
         for generation, event in enumerate(events, 1):
             key, newest = f"{folder}/{event}", event == events[-1]
             if event != numbered(generation) and newest:
@@ -90,9 +90,10 @@ class _Names:
                     before, index_id = index_id, box.meta["index"]
                     if box.meta["event"] == "deleted":
                         index_id = None
-                    elif before not in (None, index_id):
+                    elif before not in (None, index_id) and not yielded:
                         problem = "the name was given to an index while another had it"
                         findings.append(_error(key, f"{account}/{name}", problem, Kind.CATALOG_EVENT))
+                    yielded = bool(box.meta.get("yields"))
             except (Corrupt, TooNew) as error:
                 index_id = None
                 if newest:

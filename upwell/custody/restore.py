@@ -70,6 +70,7 @@ def restore_backup(
                 "name": name,
                 "created_at": clock.now(),
                 "secret": new_identity(),
+                "replaces": (),
             }
         )
         write_record(store, record)

@@ -23,8 +23,9 @@ from upwell.shard.segment import Segment
 #: The best so many of the rows that a filter leaves (None: of all), best first, equals as ``in_order`` says; fewer only if there are no more.
 Ask = Callable[[int, RowFilter | None], list[Match]]
 
-#: How many rows are asked for at first, at least, and by how much more each time.
+#: How many rows are asked for at first, at least and at most, and by how much more each time.
 FIRST = 64
+FIRST_MOST = 32_768
 GROWTH = 4
 
 #: What rows have that have no string, number or boolean there.
@@ -36,7 +37,7 @@ class Grouping:
     """At most ``size`` rows of each of the best ``groups`` groups by the property at ``path``.
 
     A group is as good as its best row. Strings, exact numbers and booleans are values; rows that have nothing there, null, an array or an
-    object are one group together. ``strict``: each group has as many rows as there are, up to ``size``; else a group need not have rows
+    object are one group together, or are in that of the value ``nothing``. ``strict``: each group has as many rows as there are, up to ``size``; else a group need not have rows
     that are worse than the best one of the last group.
     """
 
@@ -44,6 +45,13 @@ class Grouping:
     groups: int
     size: int = 1
     strict: bool = False
+    nothing: bool | int | float | str | None = None
+
+    @property
+    def of_nothing(self) -> Hashable:
+        """The value of the group that rows are in which have nothing there."""
+        given = self.nothing
+        return Number.of(given) if isinstance(given, int | float) and not isinstance(given, bool) else given
 
     def __post_init__(self) -> None:
         if self.groups < 1 or self.size < 1:
@@ -56,8 +64,8 @@ def search_grouped(ask: Ask, grouping: Grouping, within: RowFilter | None = None
 
     Which groups are best is exactly as true as what ``ask`` answers.
     """
-    groups, left = _Groups(grouping), _Left(grouping.path, within)
-    first = count = max(FIRST, 2 * grouping.groups * grouping.size)
+    groups, left = _Groups(grouping), _Left(grouping, within)
+    first = count = max(FIRST, min(FIRST_MOST, 2 * grouping.groups * grouping.size))
     there_are_more = groups.add(ask(count, within)) == count
     while there_are_more and len(groups) < grouping.groups:
         count *= GROWTH
@@ -90,9 +98,11 @@ class _Groups:
     def add(self, matches: Sequence[Match]) -> int:
         """Some more rows, or the same ones again. Returns how many that were."""
         touched: dict[Hashable, list[Match]] = {}
+        of_nothing = self._grouping.of_nothing
         for match in matches:
             column = match.found.segment.property_column(self._grouping.path)
-            touched.setdefault(_value(column, match.found.row), []).append(match)
+            value = _value(column, match.found.row)
+            touched.setdefault(of_nothing if value is NOTHING else value, []).append(match)
         for value, rows in touched.items():
             every = {
                 (one.found.segment.id, one.found.row): one for one in [*self._rows.get(value, ()), *rows]
@@ -123,8 +133,8 @@ class _Groups:
 class _Left:
     """Filters that leave the rows of some groups, or those of all others. What ``within`` says of a segment is found out once."""
 
-    def __init__(self, path: str, within: RowFilter | None) -> None:
-        self._path = path
+    def __init__(self, grouping: Grouping, within: RowFilter | None) -> None:
+        self._path, self._of_nothing = grouping.path, grouping.of_nothing
         self._within = within
         self._masks: dict[str, Mask] = {}
 
@@ -159,7 +169,7 @@ class _Left:
         for value, kind in ((True, ValueKind.TRUE), (False, ValueKind.FALSE)):
             if any(value is one for one in values):
                 mask |= column.is_kind(kind)
-        if NOTHING in values:
+        if self._of_nothing in values:
             mask |= ~column.is_kind(ValueKind.STRING, ValueKind.NUMBER, ValueKind.TRUE, ValueKind.FALSE)
         return mask
 

@@ -45,6 +45,8 @@ EXACT_SHARE = 16
 #: the closest 20 to 5,000 that is found is then 98 % and more, where the lists that hold the closest few had 80 % of some.
 ALL_LISTS_SHARE = 0.005
 LISTS_POWER = 0.3
+#: Matches that are put in order one by one. More than a few thousand keep all other threads waiting.
+SORTED_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +59,8 @@ class Match:
 
 def in_order(matches: list[Match]) -> list[Match]:
     """The closest first; of equals who was written into its namespace first, so that the same question gets the same answer."""
+    if len(matches) > SORTED_AT_ONCE:
+        return _many_in_order(matches)
     places = [(-match.closeness, match.found.sequence) for match in matches]
     counts = Counter(places)
     # Reading an id takes longer than all the rest, and hardly any decides.
@@ -65,6 +69,21 @@ def in_order(matches: list[Match]) -> list[Match]:
         for match, place in zip(matches, places, strict=True)
     ]
     return [matches[number] for number in sorted(range(len(matches)), key=keys.__getitem__)]
+
+
+def _many_in_order(matches: list[Match]) -> list[Match]:
+    """The same, by columns: Python holds its lock for as long as it sorts."""
+    further = np.array([-match.closeness for match in matches], np.float64)
+    sequence = np.array([match.found.sequence for match in matches], np.int64)
+    order = np.lexsort((sequence, further))
+    further, sequence = further[order], sequence[order]
+    level = (further[1:] == further[:-1]) & (sequence[1:] == sequence[:-1])
+    ordered = [matches[number] for number in order.tolist()]
+    # Where equals begin, and where they end.
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], level, [False]])))
+    for start, end in edges.reshape(-1, 2).tolist():
+        ordered[start : end + 1] = sorted(ordered[start : end + 1], key=lambda match: match.found.id)
+    return ordered
 
 
 def search(

@@ -19,6 +19,8 @@ from upwell.shard.property import PropertyColumn, ValueKind, numbers_column
 Scalar = str | float | bool | None
 Bound = str | float | None
 
+#: More words than this are found by hashing all that the column has, and not each by itself, which takes some ten microseconds.
+WORDS_LOOKED_UP_MAX: Final = 256
 #: How two values of a row may be to one another, and what arithmetic makes of a number and another one.
 ORDERS: Final = ("==", "!=", "<", "<=", ">", ">=")
 OPERATORS: Final = ("+", "-", "*", "/", "%")
@@ -42,18 +44,26 @@ def one_of(column: PropertyColumn, values: tuple[Scalar, ...]) -> Mask:
         if value is None or isinstance(value, bool)
     ]
     mask = column.is_kind(*plain)
-    wanted = [Number.of(value) for value in numbers_among(values)]
+    wanted = numbers_among(values)
     if wanted and column.exact is not None:
-        mask |= column.is_kind(ValueKind.NUMBER) & numbers.among(column.exact, wanted)
+        mask |= column.is_kind(ValueKind.NUMBER) & numbers.among_values(column.exact, wanted)
     words = [value for value in values if isinstance(value, str)]
     if words and column.codes is not None:
-        codes = [
-            code for word in words if (code := column.place_of(word)) != column.place_of(word, after=True)
-        ]
+        codes = _codes(column, words)
         if codes:
             same = column.codes == codes[0] if len(codes) == 1 else np.isin(column.codes, codes)
             mask |= column.is_kind(ValueKind.STRING) & same
     return mask
+
+
+def _codes(column: PropertyColumn, words: list[str]) -> list[int]:
+    """The codes of those of some words that the column has."""
+    if len(words) <= WORDS_LOOKED_UP_MAX:
+        return [
+            code for word in words if (code := column.place_of(word)) != column.place_of(word, after=True)
+        ]
+    found: list[int] = pc.index_in(pa.array(words, pa.utf8()), value_set=column.words).drop_null().to_pylist()
+    return found
 
 
 def globbed(column: PropertyColumn, pattern: str) -> Mask:

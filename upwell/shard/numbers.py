@@ -10,6 +10,7 @@ the same either way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 from typing import Final, NamedTuple
 
@@ -67,6 +68,19 @@ def among(numbers: Numbers, wanted: list[Number]) -> Mask:
     # The two parts of a complex number stay apart, so that it stands for a pair.
     mask[level] |= np.isin(doubles[level] + 1j * rests[level], exact)
     return mask
+
+
+def among_values(numbers: Numbers, values: Sequence[float]) -> Mask:
+    """The same of numbers as they come, ints and floats, of which there may be hundreds of thousands: bool (rows,)."""
+    # What has nothing beyond its double needs no number of its own.
+    plain = np.fromiter((one for one in values if not _is_rounded(one)), np.float64)
+    mask = np.isin(numbers.doubles, plain)
+    large = [Number.of(one) for one in values if _is_rounded(one)]
+    return mask | among(numbers, large) if large else mask
+
+
+def _is_rounded(value: float) -> bool:
+    return isinstance(value, int) and not -ROUNDED_FROM < value < ROUNDED_FROM
 
 
 def above(numbers: Numbers, bound: Number, *, included: bool) -> Mask:

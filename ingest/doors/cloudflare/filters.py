@@ -13,7 +13,8 @@ import orjson
 
 from ingest.body.precise import describe
 from upwell.errors import Invalid
-from upwell.shard.filter import Every, Filter, Not, OneOf, Present, Scalar, Within
+from upwell.shard.comparing import Scalar
+from upwell.shard.filter import Every, Filter, Not, OneOf, Present, Within
 
 KEY_CHARACTERS_MAX: Final = 512
 LOWER: Final = ("$gt", "$gte")

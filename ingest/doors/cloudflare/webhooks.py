@@ -84,6 +84,8 @@ async def create(request: web.Request) -> web.Response:
     if not operations(request).engine.settings.webhook_private_addresses:
         await _check_public(where)
     made = await operations(request).look(index.webhooks.create, asked.url, asked.events, asked.secret)
+    # An index that another took the place of tells nobody anything.
+    await operations(request).look(index.hold)
     created = CreatedWebhook(
         id=made.id,
         url=made.url,

@@ -50,7 +50,6 @@ async def describe(call: Call) -> web.Response:
     """``aliases/describe``."""
     asked = await call.params(OfAlias)
     database, meant = await _meant(call, asked)
-    call.grant.check(Access.READ, database, meant)
     return success(call, {"dbName": database, "collectionName": meant, "aliasName": asked.alias_name})
 
 
@@ -102,11 +101,15 @@ async def _set(call: Call, *, new: bool) -> web.Response:
 
 
 async def _meant(call: Call, asked: OfAlias) -> tuple[str, str]:
-    """The database, and the collection that an alias means in it. Raises MilvusError, or Forbidden for a token that may see neither."""
+    """The database, and the collection that an alias means in it. Raises MilvusError, or Forbidden for a token that may see neither.
+
+    Who may see one collection only is not told whether there are aliases of others.
+    """
     database = call.named_database(asked)
     call.grant.check(Access.READ, database, None if call.grant.index == ANY else call.grant.index)
     await call.demand_database(database)
     meant = await call.ops.look(call.ops.engine.databases.meant_by, database, asked.alias_name)
+    call.grant.check(Access.READ, database, meant)
     if meant is None:
         raise _no_alias(database, asked.alias_name)
     return database, meant

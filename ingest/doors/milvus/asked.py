@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from pydantic import AliasChoices, Field
 
-from ingest.doors.milvus.context import Body, Name, OfCollection
+from ingest.doors.milvus.context import NAMED_MAX, Body, ListOf, Name, OfCollection
+
+#: Of one field or index. Milvus knows a dozen of either.
+PARAMS_MAX: Final = 256
 
 
 class FieldAsked(Body):
@@ -19,8 +22,8 @@ class FieldAsked(Body):
     is_primary: bool = False
     is_partition_key: bool = False
     is_clustering_key: bool = False
-    element_type_params: dict[str, Any] = Field(default_factory=dict)
-    params: dict[str, Any] = Field(default_factory=dict)
+    element_type_params: dict[str, Any] = Field(default_factory=dict, max_length=PARAMS_MAX)
+    params: dict[str, Any] = Field(default_factory=dict, max_length=PARAMS_MAX)
     nullable: bool = False
     default_value: Any = None
     description: str = ""
@@ -36,8 +39,9 @@ class SchemaAsked(Body):
 
     auto_id: bool = Field(False, validation_alias=AliasChoices("autoId", "autoID"))
     enable_dynamic_field: bool = False
-    fields: list[FieldAsked] = Field(default_factory=list)
+    fields: ListOf[FieldAsked] = Field(default_factory=list)
     functions: list[Any] = Field(default_factory=list)
+    struct_fields: list[Any] = Field(default_factory=list)
     description: str = ""
 
 
@@ -48,7 +52,7 @@ class IndexAsked(Body):
     index_name: str = ""
     metric_type: str = ""
     index_type: str = ""
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: dict[str, Any] = Field(default_factory=dict, max_length=PARAMS_MAX)
 
 
 class CollectionAsked(OfCollection):
@@ -61,9 +65,9 @@ class CollectionAsked(OfCollection):
     primary_field_name: str = ""
     vector_field_name: str = ""
     collection_schema: SchemaAsked = Field(SchemaAsked(), validation_alias="schema")
-    index_params: list[IndexAsked] = Field(default_factory=list)
+    index_params: ListOf[IndexAsked] = Field(default_factory=list)
     params: dict[str, Any] = Field(default_factory=dict)
-    properties: dict[str, Any] = Field(default_factory=dict)
+    properties: dict[str, Any] = Field(default_factory=dict, max_length=NAMED_MAX)
     description: str = ""
     consistency_level: str | None = None
 

@@ -12,7 +12,16 @@ from pydantic import AliasChoices, Field
 from ingest.doors.milvus.answers import success
 from ingest.doors.milvus.asked import CollectionAsked, V1CollectionAsked, text_of
 from ingest.doors.milvus.changes import apply
-from ingest.doors.milvus.context import Call, Collection, Name, OfCollection, Params, Version
+from ingest.doors.milvus.context import (
+    NAMED_MAX,
+    Call,
+    Collection,
+    ListOf,
+    Name,
+    OfCollection,
+    Params,
+    Version,
+)
 from ingest.doors.milvus.declared import declare
 from ingest.doors.milvus.errors import (
     Code,
@@ -50,13 +59,13 @@ class Renaming(OfCollection):
 class CollectionProperties(OfCollection):
     """The body of ``collections/alter_properties``."""
 
-    properties: dict[str, Any] = Field(default_factory=dict)
+    properties: dict[str, Any] = Field(default_factory=dict, max_length=NAMED_MAX)
 
 
 class CollectionPropertyKeys(OfCollection):
     """The body of ``collections/drop_properties``."""
 
-    property_keys: list[str] = Field(
+    property_keys: ListOf[str] = Field(
         default_factory=list, validation_alias=AliasChoices("propertyKeys", "deleteKeys")
     )
 
@@ -120,7 +129,7 @@ async def create(call: Call) -> web.Response:
 async def _create(call: Call, asked: Asked, wants: Callable[[Asked, int], Wanted]) -> web.Response:
     database = await call.database(asked, Access.ADMIN)
     name = check_collection(asked.collection_name)
-    what = wants(asked, call.settings.dimensions_max)
+    what = await call.ops.parse(lambda: wants(asked, call.settings.dimensions_max))
     await declare(call, await call.ops.look(_created, call.ops.engine, database, name, what))
     return success(call, {})
 
@@ -139,7 +148,10 @@ def _created(engine: Engine, database: str, name: str, what: Wanted) -> Index:
     record = index.record
     if (record.kind, record.dimensions, record.row_schema) != (what.kind, what.dimensions, what.schema):
         raise duplicate(name)
-    return make_indexes(engine, index, indexes, what.facts)
+    try:
+        return make_indexes(engine, index, indexes, what.facts)
+    except NotFound:
+        raise refused(f"collection {name} was changed by somebody else meanwhile; try again") from None
 
 
 def _made(engine: Engine, database: str, name: str, what: Wanted, metric: Metric) -> Index:
@@ -259,10 +271,12 @@ async def alter_properties(call: Call) -> web.Response:
     """``collections/alter_properties``: they are remembered, and change nothing."""
     asked = await call.params(CollectionProperties)
     collection = await call.collection(asked, Access.ADMIN)
-    given = {name: text_of(value) for name, value in asked.properties.items()}
-    return await _changed(
-        collection, lambda facts: facts.model_copy(update={"properties": facts.properties | given})
-    )
+
+    def changed(facts: Facts) -> Facts:
+        given = {name: text_of(value) for name, value in asked.properties.items()}
+        return facts.model_copy(update={"properties": facts.properties | given})
+
+    return await _changed(collection, changed)
 
 
 async def drop_properties(call: Call) -> web.Response:

@@ -9,7 +9,7 @@ from typing import Annotated, Final, TypeVar
 
 import orjson
 from aiohttp import hdrs, web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
@@ -31,7 +31,7 @@ from ingest.operations import Operations
 from ingest.requests import read_body
 from upwell.catalog.tokens import Access, Grant
 from upwell.engine import Engine, Index
-from upwell.errors import NotFound
+from upwell.errors import NotFound, TooLarge
 from upwell.query.patience import Patience
 from upwell.schema import OPEN_SCHEMA, RowSchema
 from upwell.settings import Settings
@@ -41,6 +41,10 @@ DEFAULT_DATABASE: Final = "default"
 EMPTY_BODY: Final = f"{NOT_JSON}, the request body should not be empty, however {{}} is valid"
 #: Of a body that brings no rows to be kept. Decoded it may take thirty times as much.
 QUESTION_BYTES_MAX: Final = 4 << 20
+#: Arrays and objects in such a body, and values in them. Python's lock is held until all of it is decoded, and again until all of
+#: that is given back; and of an empty object pydantic makes a thousand bytes.
+NESTS_MAX: Final = 100_000
+VALUES_MAX: Final = 2_000_000
 
 P = TypeVar("P", bound="Body")
 
@@ -57,6 +61,11 @@ class Version(IntEnum):
         return 200 if self is Version.V1 else 0
 
 
+T = TypeVar("T")
+#: Fields, partitions, searches and the like of one request.
+NAMED_MAX: Final = 4_096
+#: Those in a body. It ends at the first mistake: who sends a million is told of one.
+ListOf = Annotated[list[T], FailFast(), Field(max_length=NAMED_MAX)]
 #: Of something that must be named.
 Name = Annotated[str, Field(min_length=1)]
 
@@ -227,11 +236,20 @@ def _opened(engine: Engine, database: str, name: str) -> tuple[Index, Facts]:
 
 
 def parse(body: bytes, model: type[P]) -> P:
-    """A body as ``model``. Raises MilvusError."""
+    """A body as ``model``. Raises MilvusError, or TooLarge for one that would take far more memory than bytes."""
     if not body.strip():
         raise MilvusError(Code.NOT_JSON, EMPTY_BODY)
+    # In strings they count, too: no filter has so many.
+    for what, most, number in (
+        ("arrays and objects", NESTS_MAX, body.count(b"[") + body.count(b"{")),
+        ("values", VALUES_MAX, body.count(b",")),
+    ):
+        if number > most:
+            raise TooLarge(f"the request body has {number} {what}; at most {most} are allowed")
     try:
-        return validated(orjson.loads(body), model)
+        given = orjson.loads(body)
+        # To Milvus null is {}; its own tests send it where there is nothing to say.
+        return validated({} if given is None else given, model)
     except orjson.JSONDecodeError as error:
         raise not_json(str(error)) from None
 

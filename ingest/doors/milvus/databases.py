@@ -11,7 +11,7 @@ from pydantic import AliasChoices, Field
 
 from ingest.doors.milvus.answers import success
 from ingest.doors.milvus.asked import text_of
-from ingest.doors.milvus.context import DEFAULT_DATABASE, Body, Call, Name
+from ingest.doors.milvus.context import DEFAULT_DATABASE, NAMED_MAX, Body, Call, ListOf, Name
 from ingest.doors.milvus.errors import invalid, no_database, refused
 from ingest.doors.milvus.names import check_database
 from ingest.doors.milvus.shown_schema import pairs
@@ -31,13 +31,13 @@ class OfDatabase(Body):
 class DatabaseProperties(OfDatabase):
     """The body of ``databases/create`` and ``databases/alter``."""
 
-    properties: dict[str, Any] = Field(default_factory=dict)
+    properties: dict[str, Any] = Field(default_factory=dict, max_length=NAMED_MAX)
 
 
 class DatabasePropertyKeys(OfDatabase):
     """The body of ``databases/drop_properties``."""
 
-    property_keys: list[str] = Field(
+    property_keys: ListOf[str] = Field(
         default_factory=list, validation_alias=AliasChoices("propertyKeys", "deleteKeys")
     )
 
@@ -65,9 +65,9 @@ async def create(call: Call) -> web.Response:
     """``databases/create``."""
     asked = await call.params(DatabaseProperties)
     call.grant.check(Access.ADMIN, asked.db_name, None)
-    name, properties = check_database(asked.db_name), _texts(asked.properties)
+    name, databases = check_database(asked.db_name), call.ops.engine.databases
     try:
-        await call.ops.look(call.ops.engine.databases.create, name, properties)
+        await call.ops.look(lambda: databases.create(name, _texts(asked.properties)))
     except Exists:
         raise refused(f"database already exist: {name}") from None
     return success(call, {})
@@ -93,8 +93,7 @@ async def drop(call: Call) -> web.Response:
 async def alter(call: Call) -> web.Response:
     """``databases/alter``, ``databases/alter_properties``: they are remembered, and change nothing."""
     asked = await call.params(DatabaseProperties)
-    given = _texts(asked.properties)
-    return await _altered(call, asked, lambda properties: properties | given)
+    return await _altered(call, asked, lambda properties: properties | _texts(asked.properties))
 
 
 async def drop_properties(call: Call) -> web.Response:

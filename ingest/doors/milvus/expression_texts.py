@@ -26,6 +26,10 @@ class Refused(Exception):
 _ITEM: Final = r"""-?+[0-9]++(?:\.[0-9]++)?+(?:[eE][+-]?+[0-9]++)?+(?![\w.])|"[^"\\\r\n]*+"|'[^'\\\r\n]*+'"""
 LIST: Final = rf"\[\s*+(?:{_ITEM})(?:\s*+,\s*+(?:{_ITEM}))*+\s*+,?+\s*+\]"
 _ITEMS: Final = re.compile(_ITEM)
+#: A list, a string, a name or a number, or a sign.
+_WORD: Final = re.compile(
+    rf"""{LIST}|"(?:[^"\\\r\n]|\\[^\r\n])*+"|'(?:[^'\\\r\n]|\\[^\r\n])*+'|[\w.]++|[=!<>]=|\*\*|&&|\|\||\S"""
+)
 
 _ESCAPE: Final = re.compile(
     r"""\\(?:(?P<byte>[0-7]{3}|x[0-9a-fA-F]{2})|u(?P<u4>[0-9a-fA-F]{4})|U(?P<u8>[0-9a-fA-F]{8})|(?P<one>.?))""",
@@ -49,6 +53,17 @@ _WILD: Final = re.compile(r"\\(?P<escaped>[\\%_])|(?P<any>%)|(?P<one>_)|(?P<plai
 def items_of(token: str) -> list[Value]:
     """The values of a list that is one word."""
     return [item[1:-1] if item[0] in "'\"" else number_of(item) for item in _ITEMS.findall(token)]
+
+
+def words(text: str) -> int:
+    """About how many words of the language a text has, before the first string that does not end."""
+    count = 0
+    for found in _WORD.finditer(text):
+        if found[0] in ("'", '"'):
+            # Whoever parses it will say so.
+            break
+        count += 1
+    return count
 
 
 def number_of(literal: str) -> int | float:

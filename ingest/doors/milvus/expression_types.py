@@ -305,6 +305,8 @@ def _compare_array(column: Column, order: str, values: list[Value]) -> Claim:
         values = [fitting(column.element, value) for value in values]
     elif column.type is not FieldType.JSON:
         raise Refused(f"comparisons between {column.type} and Array are not supported")
+    if len(values) > ALL_MAX:
+        raise Refused(f"expected an array of at most {ALL_MAX} elements, got {len(values)}")
     if any(isinstance(value, list) for value in values):
         raise Refused("arrays as elements of arrays are not supported here")
     path = column.path

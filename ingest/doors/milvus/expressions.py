@@ -31,8 +31,17 @@ from lark.visitors import Transformer_NonRecursive
 
 from ingest.doors.milvus import expression_operands as operands
 from ingest.doors.milvus import expression_types as types
+from ingest.doors.milvus.defaults import with_defaults
 from ingest.doors.milvus.errors import MilvusError, invalid
-from ingest.doors.milvus.expression_texts import LIST, Refused, glob_like, items_of, pattern_of, text_of
+from ingest.doors.milvus.expression_texts import (
+    LIST,
+    Refused,
+    glob_like,
+    items_of,
+    pattern_of,
+    text_of,
+    words,
+)
 from ingest.doors.milvus.expression_types import Claim, Column, Constant, Operand, Size
 from ingest.grammar import mistake
 from upwell.schema import RowSchema
@@ -46,6 +55,11 @@ SHOWN_CHARACTERS_MAX: Final = 256
 FIELDS_MAX: Final = 64
 #: Each is matched with all strings that there are of its field.
 GLOBS_MAX: Final = 64
+
+#: Each takes the parser a fiftieth of a millisecond. A list of numbers, or of strings without escapes, is one.
+WORDS_MAX: Final = 20_000
+#: Put into an expression by its templates: each of these may be named any number of times.
+VALUES_MAX: Final = 1_000_000
 
 #: Only words that a state of the parser allows are looked for there. Where a value may begin, what a bracket follows is a function.
 GRAMMAR: Final = rf"""
@@ -161,9 +175,14 @@ def parse_expression(
         raise _invalid(text, f"expected at most {bytes_max} bytes, got {size}")
     if not text.strip():
         return None
+    if words(text) > WORDS_MAX:
+        raise _invalid(
+            text, f"expected at most {WORDS_MAX} words; many values are better put into a list, or exprParams"
+        )
     try:
         parsed = _parser().parse(text)
-        return _checked(operands.predicate(_Meaning(schema, params or {}).transform(parsed)))
+        asked = operands.predicate(_Meaning(schema, params or {}).transform(parsed))
+        return _checked(with_defaults(asked, schema))
     except UnexpectedInput as error:
         raise _invalid(text, str(mistake(_parser(), text, error, WORDS))) from None
     except VisitError as error:
@@ -182,6 +201,8 @@ class _Meaning(Transformer_NonRecursive[Token, Operand]):
         super().__init__(visit_tokens=False)
         self._schema = schema
         self._params = params
+        self._known: dict[str, Constant] = {}
+        self._values = 0
 
     def some(self, *parts: Operand) -> Operand:
         return operands.joined("or", parts)
@@ -251,7 +272,14 @@ class _Meaning(Transformer_NonRecursive[Token, Operand]):
         return Constant(token.lower() == "true")
 
     def template(self, token: Token) -> Constant:
-        return operands.template(self._params, str(token)[1:-1].strip())
+        name = str(token)[1:-1].strip()
+        if name not in self._known:
+            self._known[name] = operands.template(self._params, name)
+        found = self._known[name]
+        self._values += len(found.value) if isinstance(found.value, list) else 1
+        if self._values > VALUES_MAX:
+            raise Refused(f"expected templates that put at most {VALUES_MAX} values into it")
+        return found
 
     def plain_list(self, token: Token) -> Constant:
         return Constant(list(items_of(token)))

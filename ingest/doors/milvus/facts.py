@@ -80,12 +80,17 @@ def facts_of(index: Index) -> Facts:
 
 
 def change_facts(index: Index, make: Callable[[Facts], Facts]) -> Facts:
-    """Let it become what ``make`` makes of it; returns that once it is durable. ``make`` may raise, and may be called again. Blocks."""
+    """Let it become what ``make`` makes of it; returns that once it is durable. ``make`` may raise, and may be called again.
+
+    Raises Gone for an index in whose place another was made meanwhile. Blocks.
+    """
 
     def changed(notes: dict[str, Any]) -> dict[str, Any]:
         return notes | make(_facts(index, notes)).model_dump(mode="json")
 
-    return _facts(index, index.notes.change(changed))
+    became = _facts(index, index.notes.change(changed))
+    index.hold()
+    return became
 
 
 def made_elsewhere(index: Index) -> bool:

@@ -1,4 +1,5 @@
-"""``collections/fields/…``: fields that are added later, and what may change of one. Rows of before have nothing in a new field."""
+"""``collections/fields/…``: fields that are added later, and what may change of one. Rows of before have a new field's default,
+or nothing (``defaults.py``)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from aiohttp import web
 from pydantic import AliasChoices, Field
 
 from ingest.doors.milvus.answers import success
-from ingest.doors.milvus.asked import FieldAsked, text_of
+from ingest.doors.milvus.asked import PARAMS_MAX, FieldAsked, text_of
 from ingest.doors.milvus.context import Call, Collection, Name, OfCollection
 from ingest.doors.milvus.errors import Code, MilvusError, invalid
 from ingest.doors.milvus.facts import Facts, change_facts, made_elsewhere, schema_with, vector_metrics
@@ -32,7 +33,7 @@ class FieldChanged(OfCollection):
     """The body of ``collections/fields/alter_properties``."""
 
     field_name: Name
-    field_params: dict[str, Any] = Field(default_factory=dict)
+    field_params: dict[str, Any] = Field(default_factory=dict, max_length=PARAMS_MAX)
 
 
 async def add(call: Call) -> web.Response:

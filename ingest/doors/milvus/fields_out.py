@@ -7,7 +7,7 @@ has dynamic fields, any other name, one of those. The id is always shown.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,9 +44,9 @@ class Shown:
         return bool(self.fields or self.others or self.all_others)
 
 
-def is_count(names: Iterable[str]) -> bool:
+def is_count(names: Sequence[str]) -> bool:
     """Are rows to be counted, and not shown?"""
-    return [name.strip().lower() for name in names] == [COUNT]
+    return len(names) == 1 and names[0].strip().lower() == COUNT
 
 
 def shown_of(schema: RowSchema, kind: IndexKind, names: Iterable[str], id_name: str | None = None) -> Shown:

@@ -52,6 +52,9 @@ def read_heading(text: bytes, rules: Rules) -> Heading:
     """The heading of a write. Raises MilvusError or TooLarge."""
     if not text.strip():
         raise not_json("the request body should not be empty, however {} is valid")
+    if text.strip() == b"null":
+        # As anywhere at this door.
+        text = b"{}"
     try:
         members = cut_members(text, DATA, rules)
     except InvalidLine as error:

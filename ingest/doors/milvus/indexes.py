@@ -7,7 +7,8 @@ long as nothing was written to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import web
@@ -15,7 +16,7 @@ from pydantic import AliasChoices, Field
 
 from ingest.doors.milvus.answers import success
 from ingest.doors.milvus.asked import IndexAsked, text_of
-from ingest.doors.milvus.context import Call, Collection, Name, OfCollection
+from ingest.doors.milvus.context import NAMED_MAX, Call, Collection, ListOf, Name, OfCollection
 from ingest.doors.milvus.declared import declare, undeclare
 from ingest.doors.milvus.errors import (
     MISSING_REQUIRED,
@@ -42,13 +43,19 @@ from upwell.catalog.names import NewIndex
 from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Access
 from upwell.engine import Engine, Index
-from upwell.errors import Exists, NotFound
+from upwell.errors import Conflict, NotFound
 from upwell.kinds import IndexKind
 from upwell.schema import OPEN_SCHEMA, RowSchema
 from upwell.shard.metric import Metric
 
 DEFAULT_METRIC: Final = "COSINE"
 SCALAR_INDEX: Final = "INVERTED"
+#: What may be said of an index later; SWITCHES are on or off, in the words that Go has for it.
+SWITCHES: Final = frozenset(("mmap.enabled", "indexoffsetcache.enabled"))
+CHANGEABLE: Final = SWITCHES | {"warmup"}
+SWITCHED: Final = frozenset(["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"])
+#: How often a collection that others change meanwhile is looked at again.
+TRIES: Final = 10
 ONE_PER_FIELD: Final = "CreateIndex failed: at most one distinct index is allowed per field"
 
 
@@ -61,19 +68,19 @@ class OfIndex(OfCollection):
 class IndexesAsked(OfCollection):
     """The body of ``indexes/create``."""
 
-    index_params: list[IndexAsked]
+    index_params: ListOf[IndexAsked]
 
 
 class IndexProperties(OfIndex):
     """The body of ``indexes/alter_properties``."""
 
-    properties: dict[str, Any] = Field(default_factory=dict)
+    properties: dict[str, Any] = Field(default_factory=dict, max_length=NAMED_MAX)
 
 
 class IndexPropertyKeys(OfIndex):
     """The body of ``indexes/drop_properties``."""
 
-    property_keys: list[str] = Field(
+    property_keys: ListOf[str] = Field(
         default_factory=list, validation_alias=AliasChoices("propertyKeys", "deleteKeys")
     )
 
@@ -110,12 +117,19 @@ async def describe(call: Call) -> web.Response:
 async def create(call: Call) -> web.Response:
     """``indexes/create``."""
     asked = await call.params(IndexesAsked)
-    collection = await call.collection(asked, Access.ADMIN)
-    schema, kind = collection.schema, collection.index.record.kind
-    facts = index_facts(asked.index_params, schema, vectors_of(schema, kind))
-    index = await call.ops.look(make_indexes, call.ops.engine, collection.index, facts)
-    await declare(call, index)
-    return success(call, {})
+
+    def made(collection: Collection) -> Index:
+        schema, kind = collection.schema, collection.index.record.kind
+        facts = index_facts(asked.index_params, schema, vectors_of(schema, kind))
+        return make_indexes(call.ops.engine, collection.index, facts)
+
+    for _ in range(TRIES):
+        collection = await call.collection(asked, Access.ADMIN)
+        # Whoever asks for the same at the same time may have made it anew: then there is another to look at, or none.
+        with suppress(NotFound):
+            await declare(call, await call.ops.look(made, collection))
+            return success(call, {})
+    raise refused("the collection was changed by others all the time; try again")
 
 
 async def drop(call: Call) -> web.Response:
@@ -140,17 +154,28 @@ async def drop(call: Call) -> web.Response:
 async def alter_properties(call: Call) -> web.Response:
     """``indexes/alter_properties``: they are remembered, and change nothing."""
     asked = await call.params(IndexProperties)
+    _check_changeable(asked.properties)
     given = {name: text_of(value) for name, value in asked.properties.items()}
+    for name in given.keys() & SWITCHES:
+        if given[name] not in SWITCHED:
+            raise invalid(f"invalid {name} value: {given[name][:64]}, expected: true, false")
     return await _with_params(call, asked, lambda params: params | given)
 
 
 async def drop_properties(call: Call) -> web.Response:
     """``indexes/drop_properties``."""
     asked = await call.params(IndexPropertyKeys)
+    _check_changeable(asked.property_keys)
     dropped = set(asked.property_keys)
     return await _with_params(
         call, asked, lambda params: {name: value for name, value in params.items() if name not in dropped}
     )
+
+
+def _check_changeable(names: Iterable[str]) -> None:
+    for name in names:
+        if name not in CHANGEABLE:
+            raise invalid(f"{name[:64]} is not a configable index property")
 
 
 async def _with_params(
@@ -225,15 +250,11 @@ def make_indexes(
 ) -> Index:
     """Remember indexes, and load the collection if it is being created (``begin``: what there is to be remembered of it at first).
 
-    The same again changes nothing. Returns the collection's index, which may be another one by now. Raises MilvusError. Blocks.
+    The same again changes nothing. Returns the collection's index, which may be another one by now. Raises MilvusError, or NotFound if somebody
+    else put another in its place. Blocks.
     """
     wanted = next((metric_of(one.metric) for one in asked if _is_dense(index, one.field)), None)
     if wanted is not None and wanted is not index.record.metric:
-        known = facts_of(index)
-        if not known.made:
-            raise duplicate(index.record.name)
-        if known.on_field((index.record.row_schema or OPEN_SCHEMA).vector_field) is not None:
-            raise refused(ONE_PER_FIELD)
         index = _made_anew(engine, index, wanted)
 
     def remembered(facts: Facts) -> Facts:
@@ -285,30 +306,22 @@ def _with_index(facts: Facts, asked: IndexFact) -> Facts:
 
 
 def _made_anew(engine: Engine, index: Index, metric: Metric) -> Index:
-    """An index like an empty one but for its metric, under the same name and with what is remembered of it. Raises MilvusError.
-
-    Ceiling: a row that is acknowledged between the look at the log and the loss of the old one's name, which are milliseconds, is lost
-    with it; who makes a collection, writes to it and then chooses its metric waits for his answers in between.
+    """An index like an empty one but for its metric, in its place: with its name, what is remembered of it, and its aliases; nothing that
+    was acknowledged is lost with the old one. Raises MilvusError, or NotFound if it is not there any more.
     """
     old = index.record
-    if index.head.refresh().applied_through > 0 or index.log.exists(1):
-        raise invalid(
-            f"this collection was written to, its vectors to be compared by {METRIC_NAMES[old.metric]}, and they cannot be "
-            f"compared by {METRIC_NAMES[metric]}; make another collection, with indexParams, and write them there"
-        )
-    notes, databases = index.notes.read(), engine.databases
-    aliases = [alias for alias, name in databases.aliases(old.account).items() if name == old.name]
-    new = _like(old, metric)
+    known = facts_of(index)
+    if not known.made:
+        raise duplicate(old.name)
+    if known.on_field((old.row_schema or OPEN_SCHEMA).vector_field) is not None:
+        raise refused(ONE_PER_FIELD)
     try:
-        engine.catalog.delete(old.account, old.name)
-        engine.catalog.create(old.account, new)
-    except (NotFound, Exists):
-        raise refused("the collection was changed by somebody else meanwhile; try again") from None
-    made = engine.find(old.account, old.name)
-    made.notes.change(lambda now: notes | now)
-    for alias in aliases:
-        databases.set_alias(old.account, alias, old.name, new=True)
-    return made
+        return engine.replace(index, _like(old, metric))
+    except Conflict as error:
+        raise invalid(
+            f"{error.detail}: its vectors are compared by {METRIC_NAMES[old.metric]}, and it cannot be made anew to compare them "
+            f"by {METRIC_NAMES[metric]}; make another collection, with indexParams"
+        ) from None
 
 
 def _like(record: IndexRecord, metric: Metric) -> NewIndex:

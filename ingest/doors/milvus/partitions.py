@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
 from ingest.doors.milvus.answers import success
 from ingest.doors.milvus.changes import apply
-from ingest.doors.milvus.context import Call, Collection, Name, OfCollection, namespace_of
-from ingest.doors.milvus.errors import invalid, no_partition
+from ingest.doors.milvus.context import Call, Collection, ListOf, Name, OfCollection, namespace_of
+from ingest.doors.milvus.errors import invalid, no_partition, refused
 from ingest.doors.milvus.facts import DEFAULT_PARTITION, Facts, change_facts
 from ingest.doors.milvus.indexes import check_loadable
 from ingest.doors.milvus.names import check_partition
 from upwell.catalog.tokens import Access
 from upwell.changeset import Operation, Selection
 from upwell.shard.view import View
+
+#: That a client may declare of one collection, as in Milvus.
+PARTITIONS_MAX: Final = 1_024
 
 
 class OfPartition(OfCollection):
@@ -25,7 +30,7 @@ class OfPartition(OfCollection):
 class OfPartitions(OfCollection):
     """The body of a request about some partitions."""
 
-    partition_names: list[Name]
+    partition_names: ListOf[Name]
 
 
 async def list_(call: Call) -> web.Response:
@@ -63,6 +68,11 @@ async def create(call: Call) -> web.Response:
     def declared(facts: Facts) -> Facts:
         if name in (DEFAULT_PARTITION, *facts.partitions):
             return facts
+        if len(facts.partitions) >= PARTITIONS_MAX:
+            raise refused(
+                f"partition number ({len(facts.partitions)}) exceeds max configuration ({PARTITIONS_MAX}), "
+                f"collection: {collection.name}"
+            )
         return facts.model_copy(update={"partitions": (*facts.partitions, name)})
 
     await call.ops.look(change_facts, collection.index, declared)

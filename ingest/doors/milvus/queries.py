@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from aiohttp import web
 from pydantic import Field
 
 from ingest.doors.milvus.answers import answer, encode
-from ingest.doors.milvus.context import Call, Name, Version
+from ingest.doors.milvus.context import Call, ListOf, Name, Version
 from ingest.doors.milvus.errors import invalid
-from ingest.doors.milvus.fields_out import COUNT, EVERYTHING, is_count, shown_of
+from ingest.doors.milvus.fields_out import COUNT, EVERYTHING, Shown, is_count, shown_of
 from ingest.doors.milvus.reading import (
     LIMIT_DEFAULT,
     OfRows,
@@ -21,7 +23,7 @@ from ingest.doors.milvus.reading import (
     in_key_order,
 )
 from ingest.doors.milvus.shown import row_of
-from ingest.large import encode_rows
+from ingest.large import Room, encode_many, encode_rows, encoded_rows
 from upwell.changeset import KeyScope
 from upwell.query.keyed import count_rows, keyed_rows
 from upwell.query.lookup import Found, lookup
@@ -30,6 +32,9 @@ from upwell.schema import IdType
 from upwell.shard.filter import Filter, OfId, OneOf
 from upwell.shard.view import View
 
+#: No more than the longest answer to a search has. Those of queries without a limit have any number of rows.
+ROWS_AT_ONCE: Final = 16_384
+PIECE_ROWS: Final = 1_000
 EMPTY_NEEDS_LIMIT: Final = "empty expression should be used with limit"
 
 
@@ -39,7 +44,7 @@ class Query(OfRows):
     filter: str = ""
     limit: int = LIMIT_DEFAULT
     offset: int = 0
-    output_fields: list[str] = Field(default=[EVERYTHING])
+    output_fields: ListOf[str] = Field(default=[EVERYTHING])
     expr_params: dict[str, Any] = Field(default={})
     #: What is not done here, and would otherwise be answered as if it were.
     order_by_fields: list[Any] = Field(default=[])
@@ -56,7 +61,7 @@ class Get(OfRows):
     """The body of ``get``. The member is called ``id`` whatever the collection's key is called."""
 
     id: Any
-    output_fields: list[str] = Field(default=[EVERYTHING])
+    output_fields: ListOf[str] = Field(default=[EVERYTHING])
 
 
 async def query(call: Call) -> web.Response:
@@ -64,21 +69,23 @@ async def query(call: Call) -> web.Response:
     params = await call.params(QueryV1 if call.version is Version.V1 else Query)
     for name, given in (("orderByFields", params.order_by_fields), ("groupByFields", params.group_by_fields)):
         if given:
-            raise invalid(f"{name} is not supported")
+            raise invalid(f"{name} is not supported, got {encode(given).decode()[:64]}")
     reading = await begun(call, params)
+    collection, kind = reading.collection, reading.collection.index.record.kind
     asked = await call.ops.parse(lambda: reading.filter(params.filter, params.expr_params))
     if is_count(params.output_fields):
         return await _counted(reading, asked)
+    if any(is_count([name]) for name in params.output_fields):
+        raise invalid("count entities with pagination is not allowed")
     if params.limit:
         check_window(params.offset, params.limit, call.settings.milvus_top_k_max)
     elif asked is None:
         raise invalid(EMPTY_NEEDS_LIMIT)
-    collection = reading.collection
-    shown = shown_of(collection.schema, collection.index.record.kind, params.output_fields)
+    shown = await call.ops.parse(lambda: shown_of(collection.schema, kind, params.output_fields))
     style, within = reading.style, left_by(asked, call.patience())
 
-    def found(view: View) -> bytes:
-        rows = keyed_rows(
+    def found(view: View) -> list[Found]:
+        return keyed_rows(
             view,
             namespaces=reading.namespaces,
             within=within,
@@ -86,9 +93,8 @@ async def query(call: Call) -> web.Response:
             offset=params.offset if params.limit else 0,
             limit=params.limit or None,
         )
-        return encode_rows(row_of(one, shown, style) for one in rows)
 
-    return answer(call, await call.ops.read(collection.index, found))
+    return await _answered(reading, found, lambda one: row_of(one, shown, style))
 
 
 async def _counted(reading: Reading, asked: Filter | None) -> web.Response:
@@ -106,22 +112,48 @@ async def get(call: Call) -> web.Response:
     reading = await begun(call, params)
     collection, call = reading.collection, reading.call
     kind = collection.schema.ids
-    ids = ids_of(kind, params.id)
-    shown = shown_of(collection.schema, collection.index.record.kind, params.output_fields)
+
+    def read() -> tuple[list[str], Shown]:
+        shown = shown_of(collection.schema, collection.index.record.kind, params.output_fields)
+        return ids_of(kind, params.id), shown
+
+    # Both may have hundreds of thousands of names.
+    ids, shown = await call.ops.parse(read)
     style, patience = reading.style, call.patience()
 
-    def found(view: View) -> bytes:
+    def found(view: View) -> list[Found]:
         if view.key_scope is KeyScope.NAMESPACE:
             # An id may be in any number of namespaces.
             within = left_by(OfId(OneOf("", tuple(ids))), patience)
-            rows = keyed_rows(
+            return keyed_rows(
                 view, namespaces=reading.namespaces, within=within, as_integers=kind is IdType.INT64
             )
-        else:
-            rows = _by_ids(view, ids, reading, kind)
-        return encode_rows(row_of(one, shown, style) for one in rows)
+        return _by_ids(view, ids, reading, kind)
 
-    return answer(call, await call.ops.read(collection.index, found))
+    return await _answered(reading, found, lambda one: row_of(one, shown, style))
+
+
+async def _answered(
+    reading: Reading, find: Callable[[View], list[Found]], shown: Callable[[Found], dict[str, Any]]
+) -> web.Response:
+    """The answer with the rows that ``find`` finds; if they are many it is made bit by bit, where it holds up no other query."""
+    ops = reading.call.ops
+
+    def found(view: View) -> bytes | list[Found]:
+        rows = find(view)
+        return rows if len(rows) > ROWS_AT_ONCE else encode_rows(map(shown, rows))
+
+    rows = await ops.read(reading.collection.index, found)
+    if isinstance(rows, bytes):
+        return answer(reading.call, rows)
+    room, pieces = Room(), list[bytes]()
+
+    def piece(start: int) -> bytes:
+        return b",".join(encoded_rows(map(shown, rows[start : start + PIECE_ROWS]), room))
+
+    for start in range(0, len(rows), PIECE_ROWS):
+        pieces.append(await ops.bulk(partial(piece, start)))
+    return answer(reading.call, await ops.bulk(lambda: encode_many(pieces)))
 
 
 def _by_ids(view: View, ids: list[str], reading: Reading, kind: IdType) -> list[Found]:

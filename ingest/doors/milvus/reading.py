@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ingest.body.precise import describe
 from ingest.doors.milvus.consistency import consistency_of, settled
-from ingest.doors.milvus.context import Call, Collection, OfCollection
+from ingest.doors.milvus.context import Call, Collection, ListOf, OfCollection
 from ingest.doors.milvus.errors import MilvusError, bad_ids, refused
 from ingest.doors.milvus.expressions import parse_expression
 from ingest.doors.milvus.shown import Style
@@ -29,7 +29,7 @@ _DOUBLES_END: Final = 1 << 53
 class OfRows(OfCollection):
     """The body of a request for rows. v1 knows no partitions, and reads what is visible."""
 
-    partition_names: list[str] = Field(default=[])
+    partition_names: ListOf[str] = Field(default=[])
     consistency_level: str | None = None
 
 
@@ -67,10 +67,11 @@ async def begun(call: Call, params: OfRows) -> Reading:
     consistency = consistency_of(collection, params.consistency_level)
     if params.partition_names and collection.schema.partition_key is not None:
         raise refused("not support manually specifying the partition names if partition key mode is used")
-    await collection.demand_loaded(params.partition_names)
+    partitions = list(dict.fromkeys(params.partition_names))
+    await collection.demand_loaded(partitions)
     await settled(collection, consistency)
     # Only now: a partition may have come with a write that was waited for.
-    names = await collection.namespaces(params.partition_names)
+    names = await collection.namespaces(partitions)
     return Reading(collection, tuple(names) if names else None)
 
 

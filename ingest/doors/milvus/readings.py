@@ -42,7 +42,7 @@ class Write:
         decode = FastDecoder(target.schema.vector_field).decode if target.kind.has_dense else orjson.loads
         for place, (start, end) in enumerate(self.rows):
             try:
-                rows.add(decode(text[start:end]))
+                rows.add(decode(item := text[start:end]), item)
             except orjson.JSONDecodeError as error:
                 raise not_json(f"data[{place}]: {error}") from None
             except MilvusError as error:

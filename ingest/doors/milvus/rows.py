@@ -24,10 +24,11 @@ from ingest.doors.milvus.values import (
     refuse,
     text_of,
 )
+from ingest.doors.milvus.written import Digits, Written
 from upwell.changeset import Matrix
 from upwell.errors import Invalid
 from upwell.kinds import IndexKind
-from upwell.schema import IdType, RowSchema, ScalarField
+from upwell.schema import FieldType, IdType, RowSchema, ScalarField
 from upwell.sparse import Sparse
 
 DENSE: Final = "FloatVector"
@@ -48,6 +49,8 @@ class Target:
     inserts: bool
     #: May a row leave out what is to stay as it is?
     partial: bool
+    #: Are strings in JSON fields the JSON that they hold, as they are shown?
+    json_as_text: bool = False
 
     @property
     def needed(self) -> Iterable[str]:
@@ -64,7 +67,8 @@ def read_id(schema: RowSchema, given: Any, bytes_max: int, row: int) -> str:
     """The id of the row at this place as Upwell keeps it, which is a text. Raises MilvusError."""
     if schema.ids is IdType.INT64:
         return str(read_int64(given))
-    if isinstance(given, bool) or not isinstance(given, str | int):
+    # Milvus takes fractions by their digits. Nobody could name them in a get.
+    if isinstance(given, bool | Digits) or not isinstance(given, str | int):
         raise refuse("VarChar", given, "unable to cast %s to string")
     text = text_of(given)
     if not text:
@@ -80,8 +84,11 @@ class Rows:
 
     def __init__(self, target: Target, count: int, numbers: Numbers) -> None:
         self._target = target
-        self._schema = target.schema
+        self._schema = schema = target.schema
         self._numbers = numbers
+        #: Fields in which it matters how a number is written.
+        self._exact = [schema.id_field, *(one.name for one in schema.fields if _is_exact(one))]
+        self._documents = [one.name for one in schema.fields if one.type is FieldType.JSON]
         self.ids: list[str] = []
         self._matrix = np.empty((count, target.dimensions), np.float32)
         self._sparse: list[Any] = []
@@ -89,12 +96,13 @@ class Rows:
         #: How many rows gave each field.
         self._given: Counter[str] = Counter()
 
-    def add(self, row: Any) -> None:
-        """The next row; its vector may be a float64 array. Raises MilvusError."""
+    def add(self, row: Any, text: bytes) -> None:
+        """The next row, decoded, and its text; its vector may be a float64 array. Raises MilvusError."""
         place, schema = len(self.ids), self._schema
         if not isinstance(row, dict):
             raise _no_object(row)
-        rest = dict(row)
+        rest, written = dict(row), Written(text)
+        self._restore_digits(rest, written)
         self.ids.append(self._id(rest.pop(schema.id_field, None), place))
         if self._target.kind.has_dense and self._wanted(schema.vector_field, rest):
             self._matrix[place] = self._dense(rest.pop(schema.vector_field, None))
@@ -105,6 +113,8 @@ class Rows:
             if self._wanted(field.name, rest):
                 self._scalar(field, rest.pop(field.name, None), members, place)
         self._dynamic(rest, members)
+        documents = [name for name in self._documents if name in row]
+        written.check_documents(row, [*documents, *rest] if rest else documents)
         self._metadata.append(self._compact(members))
 
     def finish(self) -> None:
@@ -149,6 +159,13 @@ class Rows:
         self._given[name] += 1
         return True
 
+    def _restore_digits(self, rest: dict[str, Any], written: Written) -> None:
+        """Where it matters how a number is written and it was made a float, put its digits in its place."""
+        for name in self._exact:
+            given = rest.get(name)
+            if type(given) is float or (type(given) is list and any(type(one) is float for one in given)):
+                rest[name] = written.member(name)
+
     def _id(self, given: Any, place: int) -> str:
         schema, target = self._schema, self._target
         if given is None or (schema.auto_id and given == ""):
@@ -167,7 +184,7 @@ class Rows:
         name, dimensions = self._schema.vector_field, self._target.dimensions
         if given is None or (isinstance(given, str) and not given):
             raise refuse(DENSE, "", f"missing vector field: {name}")
-        values = decoded(given)
+        values = given
         if not isinstance(values, list | np.ndarray):
             raise refuse(DENSE, given, "json: cannot unmarshal %s: expected an array of numbers")
         try:
@@ -188,6 +205,8 @@ class Rows:
 
     def _scalar(self, field: ScalarField, given: Any, members: dict[str, Any], place: int) -> None:
         if given is not None:
+            if field.type is FieldType.JSON and self._target.json_as_text:
+                given = decoded(given)
             members[field.name] = read_value(field, given, place)
         elif field.default is not None:
             members[field.name] = field.default
@@ -216,6 +235,11 @@ class Rows:
                 "length exceeds max length",
             )
         return compact
+
+
+def _is_exact(field: ScalarField) -> bool:
+    kind = field.element or field.type
+    return kind is FieldType.VARCHAR or kind.is_integer
 
 
 def _lacks(place: int, name: str) -> MilvusError:

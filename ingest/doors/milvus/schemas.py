@@ -137,6 +137,10 @@ def _full(asked: CollectionAsked, dimensions_max: int) -> Wanted:
             "functions (BM25, embeddings and others) are not supported here; send vectors, or use an index that embeds "
             "texts through another door"
         )
+    if schema.struct_fields:
+        raise invalid(
+            "structFields (arrays of structs) are not supported here; a JSON field holds such arrays"
+        )
     if len(schema.fields) > FIELDS_MAX:
         raise invalid(f"maximum field's number should be limited to {FIELDS_MAX}")
     id_field, dense, sparse, scalars = _sorted_out(schema.fields)

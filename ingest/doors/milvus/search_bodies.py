@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import Field
 from pydantic.alias_generators import to_camel
 
-from ingest.doors.milvus.context import Body
+from ingest.doors.milvus.context import Body, ListOf
 from ingest.doors.milvus.errors import invalid
 from ingest.doors.milvus.reading import LIMIT_DEFAULT, OfRows
 
@@ -22,7 +22,7 @@ class SearchV1(OfRows):
     filter: str = ""
     limit: int = LIMIT_DEFAULT
     offset: int = 0
-    output_fields: list[str] = Field(default=[])
+    output_fields: ListOf[str] = Field(default=[])
     params: dict[str, Any] = Field(default={})
 
 
@@ -34,7 +34,7 @@ class Grouped(OfRows):
     strict_group_size: bool = False
     limit: int = LIMIT_DEFAULT
     offset: int = 0
-    output_fields: list[str] = Field(default=[])
+    output_fields: ListOf[str] = Field(default=[])
     #: What is not done here, and would otherwise be answered as if it were.
     function_score: Any = None
     function_chains: Any = None
@@ -86,5 +86,5 @@ class Rerank(Body):
 class HybridSearch(Grouped):
     """The body of ``hybrid_search``, and of ``advanced_search``, as it was called before."""
 
-    search: list[SubSearch] = Field(default=[])
+    search: ListOf[SubSearch] = Field(default=[])
     rerank: Rerank = Rerank()

@@ -61,6 +61,12 @@ from upwell.shard.filter import Filter
 from upwell.shard.metric import Metric
 from upwell.shard.view import View
 
+#: What is found by several searches is held together before it is made one: so many rows at most.
+FOUND_MAX: Final = 262_144
+#: Different filters of one request have no more bytes together than so many of the longest have.
+FILTERS_MAX: Final = 4
+#: What ``exprParams`` put into them, as JSON.
+PARAMS_BYTES_MAX: Final = 16 << 20
 #: What v1 calls the id, whatever the collection calls it.
 ID_V1: Final = "id"
 
@@ -107,15 +113,15 @@ async def search(call: Call) -> web.Response:
     check_metric(field, given)
     bounds = bounds_of(field, given)
     grouping = _grouping(reading, params, bounds)
-    shown = shown_of(schema, record.kind, params.output_fields)
-    by_ids = ids_of(schema.ids, params.ids)
 
-    def read() -> Sought:
+    def read() -> tuple[Sought, list[str], Shown]:
+        shown = shown_of(schema, record.kind, params.output_fields)
+        by_ids = ids_of(schema.ids, params.ids)
         asked = reading.filter(params.filter, params.expr_params)
         vectors = vectors_of(field, params.data, record.dimensions)
-        return Sought(field, vectors, params.limit + params.offset, bounds, asked)
+        return Sought(field, vectors, params.limit + params.offset, bounds, asked), by_ids, shown
 
-    sought = await call.ops.parse(read)
+    sought, by_ids, shown = await call.ops.parse(read)
 
     def searches(view: View) -> list[Sought]:
         return [replace(sought, vectors=_vectors_of_rows(reading, view, field, by_ids)) if by_ids else sought]
@@ -133,16 +139,16 @@ async def _search_v1(call: Call) -> web.Response:
     schema, record = collection.schema, collection.index.record
     field = field_of(schema, record, schema.vector_field if record.kind.has_dense else "")
     bounds = bounds_of(field, flat_params(params.params))
-    shown = shown_of(schema, record.kind, params.output_fields, ID_V1)
     if field.is_sparse:
         raise refused("v1 searches by dense vectors, and this collection has none")
 
-    def read() -> Sought:
+    def read() -> tuple[Sought, Shown]:
+        shown = shown_of(schema, record.kind, params.output_fields, ID_V1)
         vectors = [vector_v1(params.vector, record.dimensions)]
         asked = reading.filter(params.filter)
-        return Sought(field, vectors, params.limit + params.offset, bounds, asked)
+        return Sought(field, vectors, params.limit + params.offset, bounds, asked), shown
 
-    sought = await call.ops.parse(read)
+    sought, shown = await call.ops.parse(read)
     return await _Answering(
         reading, lambda _: [sought], None, None, params.offset, shown, distance_of(field.metric)
     ).answer()
@@ -159,11 +165,12 @@ async def hybrid_search(call: Call) -> web.Response:
     schema, record = collection.schema, collection.index.record
     fields = [field_of(schema, record, one.anns_field) for one in params.search]
     how = fusion_of(params.rerank.strategy, params.rerank.params, fields)
-    shown = shown_of(schema, record.kind, params.output_fields)
-    parts = _Parts(reading, params.limit + params.offset)
+    of_each = max(1, params.group_size) if params.grouping_field else 1
+    parts = _Parts(reading, params.limit + params.offset, of_each)
     searches = await call.ops.parse(
         lambda: [parts.read(one, field) for one, field in zip(params.search, fields, strict=True)]
     )
+    shown = await call.ops.parse(lambda: shown_of(schema, record.kind, params.output_fields))
     bounds = next((one.bounds for one in searches if one.bounds is not None), None)
     grouping = _grouping(reading, params, bounds)
     sums_distances = isinstance(how, ByScore) and how.sums_distances
@@ -235,16 +242,24 @@ def _vectors_of_rows(reading: Reading, view: View, field: Field, ids: Sequence[s
 class _Parts:
     """Reads the searches of one request. Each filter's text is read once, and so found out once for each segment."""
 
-    def __init__(self, reading: Reading, depth: int) -> None:
-        """``depth``: how many rows each finds unless it says otherwise."""
+    def __init__(self, reading: Reading, depth: int, of_each: int) -> None:
+        """``depth``: how many rows, or groups with ``of_each`` of them, each finds unless it says otherwise."""
         self._reading = reading
         self._depth = depth
+        self._of_each = of_each
         self._known: dict[tuple[str, bytes], Filter | None] = {}
+        self._filters_bytes = self._params_bytes = 0
+        self._found = 0
 
     def read(self, one: SubSearch, field: Field) -> Sought:
         """One of them, as it is asked. Raises MilvusError; blocks."""
         count = one.limit or self._depth
         check_limit(count, 0, self._reading.call.settings.milvus_top_k_max)
+        self._found += count * self._of_each
+        if self._found > FOUND_MAX:
+            raise refused(
+                f"the limits of all search requests together are more than {FOUND_MAX}; expected fewer searches or lower limits"
+            )
         given = flat_params(one.search_params) | flat_params(one.params)
         check_metric(field, {"metricType": one.metric_type, **given})
         vectors = vectors_of(field, one.data, self._reading.collection.index.record.dimensions)
@@ -255,6 +270,14 @@ class _Parts:
     def _filter(self, text: str, params: dict[str, Any]) -> Filter | None:
         key = text, orjson.dumps(params)
         if key not in self._known:
+            self._filters_bytes += len(text)
+            self._params_bytes += text.count("{") * len(key[1])
+            most = FILTERS_MAX * self._reading.call.settings.milvus_filter_bytes_max
+            if self._filters_bytes > most or self._params_bytes > PARAMS_BYTES_MAX:
+                raise invalid(
+                    f"the filters of all search requests together have more than {most} bytes, or {PARAMS_BYTES_MAX} with "
+                    "what is put into them"
+                )
             self._known[key] = self._reading.filter(text, params)
         return self._known[key]
 
@@ -284,16 +307,16 @@ class _Answering:
             ((data, rows),) = run
             return self._answered(data, [rows])
         found = await in_turns(call.ops, [partial(run.one, place) for place in range(run.nq)])
-        data = await call.ops.ask(lambda: encode_many(row for rows in found for row in rows))
-        return self._answered(data, [len(rows) for rows in found])
+        data = await call.ops.ask(lambda: encode_many(rows for rows, count in found if count))
+        return self._answered(data, [count for _, count in found])
 
     def _begun(self) -> _Run | list[tuple[bytes, int]]:
         view = self.reading.collection.index.newest.get()
         run = _Run(self, view, self.searches(view))
         if run.nq > 1:
             return run
-        rows = run.one(0)
-        return [(encode_many(rows), len(rows))]
+        rows, count = run.one(0)
+        return [(encode_many([rows]), count)]
 
     def _answered(self, data: bytes, topks: list[int]) -> web.Response:
         call = self.reading.call
@@ -313,12 +336,15 @@ class _Run:
         self._within = Within(asked, of.reading.call.patience())
         self._room = Room()
 
-    def one(self, place: int) -> list[bytes]:
-        """The rows found by the vectors at one place, encoded. Raises Invalid if they are too much."""
+    def one(self, place: int) -> tuple[bytes, int]:
+        """The rows found by the vectors at one place, encoded, with commas between them; and how many. Raises Invalid if they are too
+        much."""
         of = self._of
         matches = self._alone(place) if of.how is None else self._fused(of.how, place)
         style = of.reading.style
-        return encoded_rows((hit_of(one, of.shown, style, of.distance) for one in matches), self._room)
+        rows = encoded_rows((hit_of(one, of.shown, style, of.distance) for one in matches), self._room)
+        # As one text: millions of small ones take three times as much.
+        return b",".join(rows), len(rows)
 
     def _alone(self, place: int) -> list[Match]:
         (sought,) = self._searches

@@ -1,8 +1,9 @@
 """Rows as answers show them: flat objects, with every value as the field's type has it.
 
 Numbers of vectors never become Python objects, and have the shortest digits that read back as the same float32; so have distances and
-fields of type Float. JSON fields are strings that hold JSON, as Milvus's are, or the JSON itself (``milvus_json_as_text``). What is
-declared and not there is null.
+fields of type Float. JSON fields are the JSON itself, as Milvus's are from 3.0.1 on (``proxy.http.nativeJSONResponse``), or strings that hold
+it, as before (``milvus_json_as_text``). What is declared and not there is its default, or null. Any other member that is null is not kept,
+and so not shown.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Style:
     ids: IdType
     #: Integers of 64 bits as strings.
     int64_as_text: bool = False
-    json_as_text: bool = True
+    json_as_text: bool = False
 
     def id(self, text: str) -> int | str:
         """An id."""
@@ -70,7 +71,8 @@ def row_of(found: Found, shown: Shown, style: Style) -> dict[str, Any]:
         text = found.metadata
         members = {} if text is None else orjson.loads(text)
         for field in shown.fields:
-            row[field.name] = style.field(field, members.get(field.name))
+            value = members.get(field.name)
+            row[field.name] = style.field(field, field.default if value is None else value)
         if shown.all_others:
             row |= {name: value for name, value in members.items() if name not in shown.taken}
         elif shown.others:

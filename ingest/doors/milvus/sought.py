@@ -209,7 +209,8 @@ def grouping_of(
         raise invalid(f"unsupported data type {declared.type} for group by operator")
     if "." in name:
         raise invalid(f"a field whose name contains a dot cannot be grouped by: {name}")
-    return Grouping(path=name, groups=groups, size=size or 1, strict=strict)
+    nothing = None if declared is None else declared.default
+    return Grouping(path=name, groups=groups, size=size or 1, strict=strict, nothing=nothing)
 
 
 def fusion_of(strategy: str, params: Mapping[str, Any], fields: Sequence[Field]) -> How:

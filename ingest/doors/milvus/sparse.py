@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ingest.body.floats import read_numbers
 from ingest.doors.milvus.errors import MilvusError
-from ingest.doors.milvus.values import decoded, refuse
+from ingest.doors.milvus.values import refuse
 from upwell.errors import Invalid
 
 KIND: Final = "SparseFloatVector"
@@ -26,14 +26,13 @@ SparseRow = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
 
 def read_sparse(given: Any) -> SparseRow:
     """Indices, ascending, and their values. Raises MilvusError."""
-    vector = decoded(given)
-    if not isinstance(vector, dict):
+    if not isinstance(given, dict):
         raise refuse(KIND, given, "expected an object")
-    indices, values = vector.get("indices"), vector.get("values")
+    indices, values = given.get("indices"), given.get("values")
     if isinstance(indices, list) != isinstance(values, list):
         raise refuse(KIND, given, "invalid JSON input")
     if not (isinstance(indices, list) and isinstance(values, list)):
-        indices, values = [_of_digits(name, given) for name in vector], list(vector.values())
+        indices, values = [_of_digits(name, given) for name in given], list(given.values())
     if len(indices) != len(values):
         raise refuse(KIND, given, "indices and values length mismatch")
     try:

@@ -1,7 +1,7 @@
 """What a client sends for a field, as what the field holds. Milvus is generous with texts of numbers and the like, and so is this.
 
-Each mistake is told in Milvus's words: ``what is wrong: invalid parameter[expected=type][actual=what was sent]``. Nothing wraps round, as
-small integers do there, and nothing that is missing becomes an empty text.
+Each mistake is told in Milvus's words: ``what is wrong: invalid parameter[expected=type][actual=what was sent]``. As in Milvus from 3.0.1 on,
+nothing wraps round, nothing that is missing becomes an empty text, and numbers are what their digits say: see ``written.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 
 from ingest.doors.milvus.errors import MilvusError, bad_data, invalid
+from ingest.doors.milvus.written import Digits
 from upwell.schema import FieldType, ScalarField
 
 #: Of what was sent, as far as an error repeats it.
@@ -42,8 +43,7 @@ def read_value(field: ScalarField, given: Any, row: int) -> Any:
     if field.type is FieldType.VARCHAR:
         return _read_text(field, given, row)
     if field.type is FieldType.JSON:
-        # A text that holds JSON is as good as the JSON, as Milvus has it, which also answers with such texts.
-        return decoded(given)
+        return given
     return _SCALARS[field.type](field.type, given)
 
 
@@ -99,12 +99,13 @@ def _read_bool(kind: FieldType, given: Any) -> bool:
 
 def _read_integer(kind: FieldType, given: Any) -> int:
     wide = kind is FieldType.INT64
-    if type(given) is int:
-        number = given
+    exact = given.integer() if isinstance(given, Digits) else given
+    if type(exact) is int:
+        number = exact
     else:
         text = text_of(given)
         found = _INTEGER.fullmatch(text)
-        whole = None if wide or found else _WHOLE.fullmatch(text)
+        whole = None if wide or found or isinstance(given, Digits) else _WHOLE.fullmatch(text)
         if not (found or whole):
             raise refuse(
                 kind,
@@ -137,6 +138,9 @@ def _read_float(kind: FieldType, given: Any) -> float:
 
 
 def _read_text(field: ScalarField, given: Any, row: int) -> str:
+    if isinstance(given, dict | list):
+        kind = "object" if isinstance(given, dict) else "array"
+        raise bad_data(f"field {field.name} expects a string, got a JSON {kind}: invalid parameter")
     text = text_of(given)
     check_length(field.name, text, field.bytes_max, row)
     return text
@@ -165,13 +169,17 @@ def _read_array(field: ScalarField, given: Any, row: int) -> list[Any]:
         )
     taken = []
     for place, value in enumerate(values):
+        says = f"json: cannot unmarshal element {place}: expected {element}"
         if type(value) not in _OF_ELEMENTS[element]:
-            raise refuse(kind, given, f"json: cannot unmarshal element {place}: expected {element}")
+            raise refuse(kind, given, says)
         if element is FieldType.VARCHAR:
             _check_element(field, value, row, place)
             taken.append(value)
-        else:
+            continue
+        try:
             taken.append(_SCALARS[element](element, value))
+        except MilvusError:
+            raise refuse(kind, given, says) from None
     return taken
 
 
@@ -193,14 +201,14 @@ _SCALARS: Final[dict[FieldType, Callable[[FieldType, Any], Any]]] = {
     FieldType.FLOAT: _read_float,
     FieldType.DOUBLE: _read_float,
 }
-#: What elements of arrays may be as JSON: here texts of numbers are none.
+#: What elements of arrays may be as JSON; a text is as good as what it says, as integers of 64 bits are shown as texts where it is wished.
 _OF_ELEMENTS: Final[dict[FieldType, tuple[type, ...]]] = {
-    FieldType.BOOL: (bool,),
-    FieldType.INT8: (int,),
-    FieldType.INT16: (int,),
-    FieldType.INT32: (int,),
-    FieldType.INT64: (int,),
-    FieldType.FLOAT: (int, float),
-    FieldType.DOUBLE: (int, float),
+    FieldType.BOOL: (bool, str),
+    FieldType.INT8: (int, str, Digits),
+    FieldType.INT16: (int, str, Digits),
+    FieldType.INT32: (int, str, Digits),
+    FieldType.INT64: (int, str, Digits),
+    FieldType.FLOAT: (int, float, str),
+    FieldType.DOUBLE: (int, float, str),
     FieldType.VARCHAR: (str,),
 }

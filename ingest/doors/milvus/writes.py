@@ -98,6 +98,7 @@ async def _how(
             metadata_bytes_max=settings.milvus_metadata_bytes_max,
             inserts=inserts,
             partial=heading.partial and not inserts,
+            json_as_text=settings.milvus_json_as_text,
         ),
         rows=rows,
         namespace=namespace or "",
@@ -219,7 +220,7 @@ async def delete(call: Call) -> web.Response:
     collection = await call.collection(params, Access.WRITE)
     meant = await call.ops.parse(lambda: _meant(collection, params, call.settings))
     namespace = await _namespace(collection, params.partition_name)
-    changeset = _removing(collection, meant, namespace)
+    changeset = await call.ops.parse(lambda: _removing(collection, meant, namespace))
     await call.ops.admit(collection.index)
     accepted = await call.ops.append(collection.index, changeset, _sender(call))
     if call.version is Version.V1:
