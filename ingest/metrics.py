@@ -53,6 +53,9 @@ METRICS = web.AppKey("metrics", Metrics)
 #: Of a request to a route that stands for several: which of them it is. One of a few names, and never a path.
 ROUTE = web.RequestKey("route", str)
 
+#: Of a failure of ours that is answered with 200, as a vendor does: the status that says so.
+STATUS = web.RequestKey("status", int)
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -64,7 +67,7 @@ async def measured(request: web.Request, handler: Handler) -> web.StreamResponse
     status = 500
     try:
         response = await handler(request)
-        status = response.status
+        status = request.get(STATUS, response.status)
         return response
     except web.HTTPException as error:
         status = error.status

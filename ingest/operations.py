@@ -1,4 +1,4 @@
-"""The few things that every door does, off the event loop: the one place where a front end touches the engine.
+"""The few things that every door does, off the event loop; what else a door asks of the engine goes through its pools, too.
 
 Each method is awaited on the loop and does its blocking work in a pool: parsing and encoding in one, the store's looks and
 appends in another, searches in a third, so that a long search never keeps an upload waiting.
@@ -158,7 +158,7 @@ class Operations:
             # What cannot be a request that is known already need not be read to be refused.
             await self.look(may)
         prepared = await self._parsers.upload(request, how)
-        return await self._append(index, prepared, sender, may), prepared.mutation
+        return await self.append_prepared(index, prepared, sender, may), prepared.mutation
 
     async def receive(self, request: web.Request, bytes_max: int) -> Received:
         """The body of a request that says itself which index it is about. Raises TooLarge, TooSlow or Invalid."""
@@ -171,12 +171,6 @@ class Operations:
     async def read_received(self, received: Received, how: Reading) -> PreparedMutation:
         """The mutation that a body is. Raises what ``how`` does."""
         return await self._parsers.prepare(received, how)
-
-    async def append_prepared(
-        self, index: Index, prepared: PreparedMutation, sender: Sender, may: Check | None = None
-    ) -> Accepted:
-        """As ``append``, of a mutation that is prepared."""
-        return await self._append(index, prepared, sender, may)
 
     async def rehearse(self, request: web.Request, operation: Operation, rules: Rules) -> Mutation:
         """Read an upload, and do nothing with it. Raises InvalidLine, TooLarge or Invalid."""
@@ -204,7 +198,7 @@ class Operations:
         """
         accepted_at = self.engine.clock.now()
         prepared = await self.parse(lambda: prepare(changeset, accepted_at))
-        return await self._append(index, prepared, sender, may)
+        return await self.append_prepared(index, prepared, sender, may)
 
     async def retry(self, index: Index, mutation_id: str, sender: Sender) -> Accepted:
         """Append a mutation that failed once more, as a new one. Raises Invalid for one that did not fail, NotFound, Behind,
@@ -222,16 +216,17 @@ class Operations:
                 return Accepted(followed, settled.receipt, replayed=True)
             request = Request.of_retry(followed)
         await self.admit(index, adds_rows=prepared.mutation.brings_rows)
-        return await self._append(index, prepared, replace(sender, key=None), None, request)
+        return await self.append_prepared(index, prepared, replace(sender, key=None), None, request)
 
-    async def _append(
+    async def append_prepared(
         self,
         index: Index,
         prepared: PreparedMutation,
         sender: Sender,
-        may: Check | None,
+        may: Check | None = None,
         request: Request | None = None,
     ) -> Accepted:
+        """As ``append``, of a mutation that is prepared. ``request``: the one that it is, of a sender without a key."""
         if sender.key is not None:
             request = await self.look(request_of, prepared, sender.by, sender.key)
             settled = await self.look(index.requests.answer, request.name)
@@ -303,6 +298,15 @@ class Operations:
             log.error("damaged object: see upwell fsck", key=key, error=str(error))
             if len(self._damaged) < DAMAGED_KEPT:
                 self._damaged.add(key)
+
+    def report(self, request: web.Request, error: UpwellError, status: int) -> None:
+        """Let the operator know of a failure of ours, which was, or would elsewhere be, answered with this status."""
+        if isinstance(error, Corrupt):
+            self.met_damage(error)
+        else:
+            log.error(
+                "request failed", method=request.method, path=request.path, status=status, error=str(error)
+            )
 
     # Waiting.
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import orjson
-from aiohttp import ClientSession, web
 
-from ingest.app import Parts, assemble, create_app
-from ingest.keys import OPERATIONS
-from ingest.operations import Operations
-from upwell.engine import Engine, Index, open_engine
-from upwell.settings import Settings
+from tests.front_house import FrontHouse, front_house
+from upwell.engine import Index
 
 TOKEN = "milvus-token-0123456789"
-NO_REDIS = "redis://127.0.0.1:1/0"
 PATHS = {1: "/v1/vector", 2: "/v2/vectordb"}
 SUCCESS = {1: 200, 2: 0}
 
@@ -50,18 +44,8 @@ class Answer:
         return self.json["code"], self.json["message"]
 
 
-@dataclass
-class MilvusHouse:
-    """A front end, its engine, and a drain that applies what comes unless it is told to wait."""
-
-    engine: Engine
-    parts: Parts
-    operations: Operations
-    session: ClientSession
-    #: Cleared: nothing is applied.
-    drains: asyncio.Event = field(default_factory=asyncio.Event)
-    #: Mutations to come that are to fail, and why.
-    fails: str | None = None
+class MilvusHouse(FrontHouse):
+    """A front end that is asked at this door."""
 
     async def ask(
         self,
@@ -138,41 +122,6 @@ class MilvusHouse:
         await self.operations.caught_up(self.engine.find(database, name), 30.0)
 
 
-@asynccontextmanager
-async def milvus_house(folder: Path, **settings: object) -> AsyncIterator[MilvusHouse]:
+def milvus_house(folder: Path, **settings: object) -> AbstractAsyncContextManager[MilvusHouse]:
     """A house for one test."""
-    chosen = Settings.model_validate(
-        {"data": folder / "data", "token": TOKEN, "parse_processes": 0, **settings}
-    )
-    engine = open_engine(chosen)
-    parts = assemble(engine, NO_REDIS)
-    app = create_app(parts)
-    runner = web.AppRunner(app, auto_decompress=False)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as session:
-            house = MilvusHouse(engine, parts, app[OPERATIONS], session)
-            house.drains.set()
-            draining = asyncio.create_task(_drain(house))
-            try:
-                yield house
-            finally:
-                draining.cancel()
-                await asyncio.wait([draining])
-    finally:
-        await runner.cleanup()
-
-
-async def _drain(house: MilvusHouse) -> None:
-    """Apply whatever comes, one log entry after the other, and tell those who wait."""
-    while True:
-        await house.drains.wait()
-        for index_id in await asyncio.to_thread(lambda: list(house.engine.backlogged())):
-            broken = None
-            if house.fails is not None:
-                entry = await asyncio.to_thread(house.engine.next_entry, index_id)
-                broken = dict.fromkeys(entry, house.fails)
-            await asyncio.to_thread(house.engine.apply_batch, index_id, lambda: True, broken=broken)
-            house.parts.visibility.notice(index_id)
-        await asyncio.sleep(0.005)
+    return front_house(MilvusHouse, folder, TOKEN, settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from ingest.doors.milvus.refused import REASONS
+from ingest.doors.milvus.unsupported import REASONS
 from ingest.openapi.operation import Operation
 
 V1_READS = ("CollectionsDescribe", "Get", "Query", "Search")

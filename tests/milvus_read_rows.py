@@ -9,9 +9,8 @@ import orjson
 
 from ingest.body import Rules
 from ingest.doors.milvus.errors import missing
-from ingest.doors.milvus.heading import Find
-from ingest.doors.milvus.readings import Write
 from ingest.doors.milvus.rows import Target
+from ingest.doors.milvus.write_bodies import Find, Write
 from upwell.changeset import Changeset
 from upwell.kinds import IndexKind
 from upwell.schema import FieldType, IdType, RowSchema, ScalarField

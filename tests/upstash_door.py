@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import orjson
-from aiohttp import ClientSession, web
 
-from ingest.app import Parts, assemble, create_app
+from tests.front_house import FrontHouse, front_house
 from upwell.catalog.names import NewIndex
 from upwell.changeset import KeyScope
-from upwell.engine import Engine, Index, open_engine
+from upwell.engine import Index
 from upwell.kinds import IndexKind
-from upwell.settings import Settings
 from upwell.shard.metric import Metric
 
 TOKEN = "upstash-token-0123456789"
-NO_REDIS = "redis://127.0.0.1:1/0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +42,8 @@ class Answer:
         return self.status, self.json["error"]
 
 
-@dataclass
-class UpstashHouse:
-    """A front end, its engine, and a drain that applies what comes unless it is told to wait."""
-
-    engine: Engine
-    parts: Parts
-    session: ClientSession
-    #: Cleared: nothing is applied.
-    drains: asyncio.Event = field(default_factory=asyncio.Event)
-    #: Mutations to come that are to fail, and why.
-    fails: str | None = None
+class UpstashHouse(FrontHouse):
+    """A front end that is asked at this door."""
 
     def make(
         self,
@@ -113,40 +99,6 @@ class UpstashHouse:
         return (await self.call(command, body, **how)).error
 
 
-@asynccontextmanager
-async def upstash_house(folder: Path, **settings: object) -> AsyncIterator[UpstashHouse]:
+def upstash_house(folder: Path, **settings: object) -> AbstractAsyncContextManager[UpstashHouse]:
     """A house for one test."""
-    chosen = Settings.model_validate(
-        {"data": folder / "data", "token": TOKEN, "parse_processes": 0, **settings}
-    )
-    engine = open_engine(chosen)
-    parts = assemble(engine, NO_REDIS)
-    runner = web.AppRunner(create_app(parts), auto_decompress=False)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        async with ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as session:
-            house = UpstashHouse(engine, parts, session)
-            house.drains.set()
-            draining = asyncio.create_task(_drain(house))
-            try:
-                yield house
-            finally:
-                draining.cancel()
-                await asyncio.wait([draining])
-    finally:
-        await runner.cleanup()
-
-
-async def _drain(house: UpstashHouse) -> None:
-    """Apply whatever comes, one log entry after the other, and tell those who wait."""
-    while True:
-        await house.drains.wait()
-        for index_id in await asyncio.to_thread(lambda: list(house.engine.backlogged())):
-            broken = None
-            if house.fails is not None:
-                entry = await asyncio.to_thread(house.engine.next_entry, index_id)
-                broken = dict.fromkeys(entry, house.fails)
-            await asyncio.to_thread(house.engine.apply_batch, index_id, lambda: True, broken=broken)
-            house.parts.visibility.notice(index_id)
-        await asyncio.sleep(0.005)
+    return front_house(UpstashHouse, folder, TOKEN, settings)

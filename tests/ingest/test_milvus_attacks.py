@@ -6,20 +6,30 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from ingest import large
-from ingest.doors.milvus import collections, expressions, indexes, partitions, queries, searches, writes
+from ingest.doors.milvus import (
+    collections,
+    expressions,
+    indexes,
+    partitions,
+    queries,
+    schema_bodies,
+    searches,
+    writes,
+)
 from ingest.doors.milvus.context import NAMED_MAX, NESTS_MAX, VALUES_MAX, parse, validated
 from ingest.doors.milvus.errors import MilvusError
 from ingest.doors.milvus.expressions import WORDS_MAX, parse_expression
 from ingest.doors.milvus.queries import Get, Query
 from ingest.doors.milvus.search_bodies import HybridSearch
 from tests.milvus_house import MilvusHouse, milvus_house
-from upwell.errors import TooLarge
+from upwell.errors import TooLarge, Unavailable
 from upwell.schema import OPEN_SCHEMA
 
 C = {"collectionName": "c"}
@@ -169,8 +179,9 @@ async def test_what_takes_as_long_as_a_request_is_long_is_done_off_the_loop(
         *((queries, name) for name in ("ids_of", "shown_of")),
         *((searches, name) for name in ("ids_of", "shown_of", "vectors_of")),
         *((writes, name) for name in ("ids_of", "_removing")),
-        *((collections, name) for name in ("wanted", "text_of")),
+        *((collections, name) for name in ("wanted",)),
         (indexes, "index_facts"),
+        (schema_bodies, "param_texts"),
     )
     for module, name in of:
         off_loop(monkeypatch, module, name, seen)
@@ -188,3 +199,43 @@ async def test_what_takes_as_long_as_a_request_is_long_is_done_off_the_loop(
         "indexes/alter_properties", C | {"indexName": "vector", "properties": {"mmap.enabled": True}}
     )
     assert seen == {f"{module.__name__.rpartition('.')[2]}.{name}" for module, name in of}
+
+
+DEEP = b"[" * 300 + b"]" * 300
+
+
+@pytest.mark.parametrize(
+    ("command", "rest"),
+    [
+        ("collections/create", b'"dimension":2,"params":{"ttlSeconds":%s}'),
+        ("collections/alter_properties", b'"properties":{"a":%s}'),
+        ("indexes/create", b'"indexParams":[{"fieldName":"x","params":{"a":%s}}]'),
+        ("entities/query", b'"filter":"id > 0","orderByFields":[%s]'),
+        ("entities/hybrid_search", b'"search":[{"data":[[1,1]],"filter":"id > 0","exprParams":{"a":%s}}]'),
+    ],
+)
+async def test_what_is_nested_deeper_than_can_be_written_is_refused(
+    house: MilvusHouse, command: str, rest: bytes
+) -> None:
+    code, says = await house.error(command, b'{"collectionName":"c",%s}' % (rest % DEEP))
+    assert (code, says.rpartition(": ")[2]) == (1801, "expected JSON that is not nested so deeply")
+
+
+async def test_who_runs_it_sees_a_failure_of_ours_although_it_is_answered_with_200(
+    house: MilvusHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: str) -> NoReturn:
+        raise Unavailable("the disk is gone")
+
+    monkeypatch.setattr(house.engine.catalog, "names", broken)
+    with capture_logs() as logged:
+        assert await house.error("collections/list", {}) == (1, "the disk is gone")
+        # What a client did wrong is no failure of ours.
+        assert (await house.error("collections/describe", {}))[0] == 1802
+    assert [(one["event"], one["status"]) for one in logged if one["log_level"] == "error"] == [
+        ("request failed", 503)
+    ]
+    async with house.session.get("/metrics") as reply:
+        counted = await reply.text()
+    for command, status in (("list", 503), ("describe", 200)):
+        assert f'route="/v2/vectordb/collections/{command}",status="{status}"}} 1.0' in counted

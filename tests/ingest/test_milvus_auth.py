@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ingest.doors import Door
-from ingest.doors.milvus.routes import COMMANDS
+from ingest.doors.milvus.commands import COMMANDS
 from tests.milvus_house import TOKEN, MilvusHouse, milvus_house
 from upwell.catalog.tokens import ANY, Access
 

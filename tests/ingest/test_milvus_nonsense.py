@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from ingest.doors.milvus.routes import COMMANDS
+from ingest.doors.milvus.commands import COMMANDS
 from tests.milvus_house import MilvusHouse, milvus_house
 
 FIELDS = [

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest.doors.milvus import indexes
+from ingest.doors.milvus import indexes, partitions
+from ingest.doors.milvus.context import Collection
 from tests.milvus_house import MilvusHouse, Row, milvus_house
 from upwell.engine import Index
 from upwell.errors import Gone
@@ -362,3 +363,24 @@ async def test_partitions_that_are_declared_at_once_are_all_there(house: MilvusH
         *[house.data("partitions/create", {**ABOUT, "partitionName": name}) for name in names]
     )
     assert sorted(await house.data("partitions/list", ABOUT)) == ["_default", *names]
+
+
+async def test_a_partition_that_is_declared_while_others_are_loaded_is_none_of_them(
+    house: MilvusHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.make()
+    await house.data("partitions/create", {**ABOUT, "partitionName": "a"})
+    await house.data("collections/release", ABOUT)
+    look = partitions.partition_names
+
+    async def names_before_another(collection: Collection) -> list[str]:
+        names = await look(collection)
+        await house.data("partitions/create", {**ABOUT, "partitionName": "b"})
+        return names
+
+    monkeypatch.setattr(partitions, "partition_names", names_before_another)
+    await house.data("partitions/load", {**ABOUT, "partitionNames": ["a"]})
+    asked = {**ABOUT, "filter": "id > 0"}
+    assert await house.data("entities/query", {**asked, "partitionNames": ["a"]}) == []
+    for released in ("_default", "b"):
+        assert (await house.error("entities/query", {**asked, "partitionNames": [released]}))[0] == 201

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingest.doors.milvus.errors import MilvusError
-from ingest.doors.milvus.sparse import read_sparse
+from ingest.doors.milvus.vectors import read_sparse
 from tests.milvus_read_rows import FULL, SCHEMA, metadata_of, read_body, read_rows
 from tests.thorough import examples
 from upwell.changeset import KeyScope, Operation

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest.doors.milvus.reading import Reading
+from ingest.doors.milvus.reads import Reading
 from tests.milvus_house import MilvusHouse, Row, milvus_house
 from tests.milvus_rows import PLAIN, ids, made, plain_distances, put
 from upwell.kinds import IndexKind

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from ingest.doors.milvus.errors import MilvusError
-from ingest.doors.milvus.fields_out import is_count, shown_of
-from ingest.doors.milvus.shown import Style, distance_of, hit_of, row_of, sparse_text
+from ingest.doors.milvus.output_fields import is_count, shown_of
+from ingest.doors.milvus.shown_rows import Style, distance_of, hit_of, row_of, sparse_text
 from ingest.large import encode
 from upwell.kinds import IndexKind
 from upwell.query.search import Match

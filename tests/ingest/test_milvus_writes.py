@@ -7,7 +7,7 @@ import gzip
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import orjson
@@ -19,7 +19,9 @@ from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
 from upwell.changeset import KeyScope
 from upwell.engine import Index
+from upwell.errors import Unavailable
 from upwell.kinds import IndexKind
+from upwell.outcome import State
 from upwell.query.lookup import lookup
 from upwell.schema import FieldType, IdType, RowSchema, ScalarField
 from upwell.shard.metric import Metric
@@ -163,6 +165,20 @@ async def test_what_is_refused_changes_nothing(tmp_path: Path) -> None:
                     told = await house.error(command, body, version=version)
                     assert told[0] == code and says in told[1], (body, told)
         assert index.log.tail(0) == 0
+
+
+async def test_what_adds_no_rows_is_taken_by_an_index_that_is_full(tmp_path: Path) -> None:
+    async with milvus_house(tmp_path, vectors_max=1) as house:
+        index = make(house)
+        await put(house, {"id": 1, "vector": V})
+        await house.settle()
+        full = "too many vectors in the index; max is 1, it has 1"
+        for rows, partial in (({"id": 2, "vector": V}, False), ({"id": 1, "vector": V}, True)):
+            body = {"collectionName": "c", "data": rows, "partialUpdate": partial}
+            told = await house.error("entities/upsert", body)
+            assert told == (1100, full)
+        assert await put(house, {"id": 1, "n": 5}, partialUpdate=True)
+        assert index.log.tail(0) == 2
 
 
 async def test_who_may_not_write_does_not(house: MilvusHouse) -> None:
@@ -387,3 +403,20 @@ async def test_json_is_read_as_it_is_shown(tmp_path: Path, as_text: bool) -> Non
             one,
             two,
         ]
+
+
+async def test_who_cannot_be_told_what_became_of_a_write_is_told_that_it_was_accepted(
+    house: MilvusHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = make(house)
+
+    async def unknown(*_: object) -> NoReturn:
+        raise Unavailable("the disk does not answer")
+
+    monkeypatch.setattr(house.operations, "outcome", unknown)
+    body = {"collectionName": "c", "data": {"id": 1, "vector": V}}
+    answer = await house.ask(2, "entities/insert", body, headers=WAIT)
+    assert answer.error[0] == 1
+    monkeypatch.undo()
+    outcome = await house.operations.outcome(index, answer.headers["X-Mutation-Id"], 30.0)
+    assert outcome.state is State.VISIBLE

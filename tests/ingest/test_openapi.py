@@ -14,7 +14,7 @@ from aiohttp import ClientSession, web
 from aiohttp.web_urldispatcher import MatchedSubAppResource
 
 from ingest.app import assemble, create_app
-from ingest.doors.milvus.routes import COMMANDS as MILVUS_COMMANDS
+from ingest.doors.milvus.commands import COMMANDS as MILVUS_COMMANDS
 from ingest.doors.milvus.routes import PREFIXES
 from ingest.doors.upstash.routes import COMMANDS
 from ingest.openapi import document

@@ -274,18 +274,34 @@ def peak_memory_of(api: Api) -> int:
     return kib << 10
 
 
-@pytest.mark.parametrize(
-    "operation",
-    # With a namespace in the path it is the same handlers.
-    [one for one in OPERATIONS if one.body is not None and not one.id.endswith("InNamespace")],
-    ids=lambda operation: operation.id,
-)
+#: Of the Milvus door: it has two ways of reading a body, and one handler for all that it refuses to do.
+OF_MILVUS = ("milvusEntitiesUpsert", "milvusV1Insert", "milvusEntitiesSearch", "milvusCollectionsCreate")
+
+
+def with_bodies() -> Iterator[Operation]:
+    """Operations that read a body, each handler once: with a namespace in the path it is the same ones."""
+    for one in OPERATIONS:
+        if one.id.startswith("milvus"):
+            if one.id in OF_MILVUS:
+                yield one
+        elif one.body is not None and not one.id.endswith("InNamespace"):
+            yield one
+
+
+def is_too_large(operation: Operation, status: int, says: Any) -> bool:
+    """Was a body refused for its size? At the Milvus door the status tells nothing."""
+    if operation.id.startswith("milvus"):
+        return (status, says["code"]) == (200, 1100) and "bytes" in says["message"]
+    return status == 413
+
+
+@pytest.mark.parametrize("operation", list(with_bodies()), ids=lambda operation: operation.id)
 def test_no_bomb_goes_off(api: Api, bombs: dict[str, tuple[str, bytes]], operation: Operation) -> None:
     before = peak_memory_of(api)
     for name, (coding, body) in bombs.items():
         assert len(body) < BYTES_MAX, name
         status, says = post(api, operation, coding, body)
-        assert status == 413, (operation.id, name, says)
+        assert is_too_large(operation, status, says), (operation.id, name, says)
     assert peak_memory_of(api) - before < MEMORY_GROWTH_MAX
 
 

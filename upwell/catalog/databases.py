@@ -8,8 +8,7 @@ database is dropped, and says so.
 
 An alias is of an index and not of its name: renamed, the index keeps it, and one that was deleted leaves it to nobody. Ceilings: an alias
 that is set in the same moment in which an index of that name is made, or a backup is restored under it, stands beside it, and the index is
-what is found;
-and finding a renamed index by its alias is a look at each index of the database.
+what is found; and finding a renamed index by its alias is a look at each index of the database.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Self
 
 import structlog
 
@@ -51,6 +52,12 @@ class NewIndex:
     embedding_model: str | None = None
     sparse_embedding_model: str | None = None
     row_schema: RowSchema | None = None
+
+    @classmethod
+    def like(cls, record: IndexRecord, metric: Metric) -> Self:
+        """One like an index that there is, but for its metric."""
+        same = {one.name: getattr(record, one.name) for one in fields(cls)}
+        return cls(**same | {"metric": metric})
 
 
 class Catalog:

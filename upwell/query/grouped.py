@@ -37,8 +37,8 @@ class Grouping:
     """At most ``size`` rows of each of the best ``groups`` groups by the property at ``path``.
 
     A group is as good as its best row. Strings, exact numbers and booleans are values; rows that have nothing there, null, an array or an
-    object are one group together, or are in that of the value ``nothing``. ``strict``: each group has as many rows as there are, up to ``size``; else a group need not have rows
-    that are worse than the best one of the last group.
+    object are one group together, or are in that of the value ``nothing``. ``strict``: each group has as many rows as there are, up to
+    ``size``; else a group need not have rows that are worse than the best one of the last group.
     """
 
     path: str

@@ -81,12 +81,11 @@ def search_sparse_within(
     *,
     bounds: Bounds,
     within: RowFilter | None = None,
-    idf: bool = False,
 ) -> list[Match]:
     """The best ``count`` rows by a sparse vector, of those whose product lies between the bounds; all else is as of ``search_sparse``.
     Blocking.
     """
-    return search_sparse(view, query, count, namespace, within=within, idf=idf, among=bounds.hold)
+    return search_sparse(view, query, count, namespace, within=within, among=bounds.hold)
 
 
 def _compared(

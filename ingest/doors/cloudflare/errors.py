@@ -17,7 +17,6 @@ from ingest.problems import retry_after, status_of
 from ingest.unread import demand_known_expectation
 from upwell.errors import (
     Behind,
-    Corrupt,
     Exists,
     Forbidden,
     Gone,
@@ -141,12 +140,8 @@ async def errors_in_envelopes(request: web.Request, handler: Handler) -> web.Str
         return await handler(request)
     except UpwellError as error:
         status, code, message = describe(error)
-        if isinstance(error, Corrupt):
-            request.config_dict[OPERATIONS].met_damage(error)
-        elif status >= 500:
-            log.error(
-                "request failed", method=request.method, path=request.path, status=status, error=str(error)
-            )
+        if status >= 500:
+            request.config_dict[OPERATIONS].report(request, error, status)
         if request.writer.output_size:
             # In the middle of a stream: aiohttp breaks it off, and that is all there is to tell.
             raise

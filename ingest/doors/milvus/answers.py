@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
 import orjson
 import structlog
 from aiohttp import web
 
 from ingest.doors.milvus.context import Call, Version
-from ingest.doors.milvus.errors import Code, describe
+from ingest.doors.milvus.errors import Code, MilvusError, describe
 from ingest.keys import OPERATIONS
-from ingest.large import body_of
-from ingest.problems import retry_after
+from ingest.large import body_of, encode
+from ingest.metrics import STATUS
+from ingest.problems import status_of
 from ingest.unread import demand_known_expectation
-from upwell.errors import Corrupt, UpwellError
+from ingest.wishes import headers_of
+from upwell.errors import UpwellError
 
 log = structlog.get_logger()
-
-MUTATION_ID: Final = "X-Mutation-Id"
-#: The fact of an error that is met after a write was accepted: its mutation, which the answer names. It need not be sent again.
-ACCEPTED: Final = "mutation"
-
-
-def encode(value: Any) -> bytes:
-    """A value as JSON. float32 become the shortest numbers that read back as the same float32."""
-    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
 
 def success(call: Call, data: Any, headers: Mapping[str, str] | None = None, **more: Any) -> web.Response:
@@ -63,11 +56,12 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except UpwellError as error:
         status, code, text = describe(error)
-        if isinstance(error, Corrupt):
-            request.config_dict[OPERATIONS].met_damage(error)
-        accepted = error.facts.get(ACCEPTED)
-        headers = retry_after(error) if accepted is None else {MUTATION_ID: str(accepted)}
-        return failure(status, code, text, headers)
+        would_be = status if isinstance(error, MilvusError) else int(status_of(error))
+        if would_be >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            # Nobody who looks at statuses alone would know of it.
+            request[STATUS] = would_be
+            request.config_dict[OPERATIONS].report(request, error, would_be)
+        return failure(status, code, text, headers_of(error))
     except web.HTTPException:
         raise
     except Exception:

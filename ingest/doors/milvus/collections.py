@@ -7,22 +7,16 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from aiohttp import web
-from pydantic import AliasChoices, Field
 
 from ingest.doors.milvus.answers import success
-from ingest.doors.milvus.asked import CollectionAsked, V1CollectionAsked, text_of
-from ingest.doors.milvus.changes import apply
 from ingest.doors.milvus.context import (
-    NAMED_MAX,
     Call,
     Collection,
-    ListOf,
     Name,
     OfCollection,
     Params,
     Version,
 )
-from ingest.doors.milvus.declared import declare
 from ingest.doors.milvus.errors import (
     Code,
     MilvusError,
@@ -35,8 +29,16 @@ from ingest.doors.milvus.errors import (
 from ingest.doors.milvus.facts import Facts, change_facts, made_elsewhere
 from ingest.doors.milvus.fields import metric_of
 from ingest.doors.milvus.indexes import check_loadable, index_facts, make_indexes, vectors_of
+from ingest.doors.milvus.mutations import apply
 from ingest.doors.milvus.names import check_collection
 from ingest.doors.milvus.partitions import partition_names
+from ingest.doors.milvus.scalar_indexes import declare
+from ingest.doors.milvus.schema_bodies import (
+    CollectionAsked,
+    PropertiesAsked,
+    PropertyKeysAsked,
+    V1CollectionAsked,
+)
 from ingest.doors.milvus.schemas import Wanted, wanted, wanted_v1
 from ingest.doors.milvus.shown_schema import described, load_state
 from upwell.catalog.names import NewIndex
@@ -56,18 +58,12 @@ class Renaming(OfCollection):
     new_db_name: str = ""
 
 
-class CollectionProperties(OfCollection):
+class CollectionProperties(OfCollection, PropertiesAsked):
     """The body of ``collections/alter_properties``."""
 
-    properties: dict[str, Any] = Field(default_factory=dict, max_length=NAMED_MAX)
 
-
-class CollectionPropertyKeys(OfCollection):
+class CollectionPropertyKeys(OfCollection, PropertyKeysAsked):
     """The body of ``collections/drop_properties``."""
-
-    property_keys: ListOf[str] = Field(
-        default_factory=list, validation_alias=AliasChoices("propertyKeys", "deleteKeys")
-    )
 
 
 async def list_(call: Call) -> web.Response:
@@ -270,26 +266,13 @@ async def release(call: Call) -> web.Response:
 async def alter_properties(call: Call) -> web.Response:
     """``collections/alter_properties``: they are remembered, and change nothing."""
     asked = await call.params(CollectionProperties)
-    collection = await call.collection(asked, Access.ADMIN)
-
-    def changed(facts: Facts) -> Facts:
-        given = {name: text_of(value) for name, value in asked.properties.items()}
-        return facts.model_copy(update={"properties": facts.properties | given})
-
-    return await _changed(collection, changed)
+    return await _with_properties(call, asked, asked.added_to)
 
 
 async def drop_properties(call: Call) -> web.Response:
     """``collections/drop_properties``."""
     asked = await call.params(CollectionPropertyKeys)
-    collection = await call.collection(asked, Access.ADMIN)
-    dropped = set(asked.property_keys)
-
-    def without(facts: Facts) -> Facts:
-        kept = {name: value for name, value in facts.properties.items() if name not in dropped}
-        return facts.model_copy(update={"properties": kept})
-
-    return await _changed(collection, without)
+    return await _with_properties(call, asked, asked.taken_from)
 
 
 async def compact(call: Call) -> web.Response:
@@ -310,6 +293,15 @@ async def flush(call: Call) -> web.Response:
     collection = await call.collection(await call.params(OfCollection), Access.WRITE)
     await call.ops.caught_up(collection.index, call.bounded(call.settings.wait_s_max))
     return success(call, {})
+
+
+async def _with_properties(
+    call: Call, asked: OfCollection, make: Callable[[dict[str, str]], dict[str, str]]
+) -> web.Response:
+    collection = await call.collection(asked, Access.ADMIN)
+    return await _changed(
+        collection, lambda facts: facts.model_copy(update={"properties": make(facts.properties)})
+    )
 
 
 async def _changed(collection: Collection, make: Callable[[Facts], Facts]) -> web.Response:

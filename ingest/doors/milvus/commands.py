@@ -19,8 +19,8 @@ from ingest.doors.milvus import (
     indexes,
     partitions,
     queries,
-    refused,
     searches,
+    unsupported,
     writes,
 )
 from ingest.doors.milvus.context import Call, Version
@@ -105,12 +105,12 @@ _OTHERS: Final = {
     "aliases/create": Command(aliases.create, Access.ADMIN),
     "aliases/drop": Command(aliases.drop, Access.ADMIN),
     "aliases/alter": Command(aliases.alter, Access.ADMIN),
-    "users/list": Command(refused.list_users),
-    "users/describe": Command(refused.describe_user),
-    "roles/list": Command(refused.list_roles),
-    "roles/describe": Command(refused.describe_role),
+    "users/list": Command(unsupported.list_users),
+    "users/describe": Command(unsupported.describe_user),
+    "roles/list": Command(unsupported.list_roles),
+    "roles/describe": Command(unsupported.describe_role),
 }
-_REFUSED: Final = dict.fromkeys(refused.REASONS, Command(refused.refuse))
+_REFUSED: Final = dict.fromkeys(unsupported.REASONS, Command(unsupported.refuse))
 
 COMMANDS: Final[dict[Version, dict[str, Command]]] = {
     Version.V1: _V1,

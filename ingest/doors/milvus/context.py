@@ -45,6 +45,8 @@ QUESTION_BYTES_MAX: Final = 4 << 20
 #: that is given back; and of an empty object pydantic makes a thousand bytes.
 NESTS_MAX: Final = 100_000
 VALUES_MAX: Final = 2_000_000
+#: A body with no more of them is not nested too deeply to be written again, which some of it is: decoders go deeper than encoders.
+WRITABLE_NESTS: Final = 200
 
 P = TypeVar("P", bound="Body")
 
@@ -108,10 +110,12 @@ class Call:
 
     @property
     def ops(self) -> Operations:
+        """What doors call."""
         return self.request.config_dict[OPERATIONS]
 
     @property
     def settings(self) -> Settings:
+        """The server's."""
         return self.ops.engine.settings
 
     @property
@@ -202,7 +206,7 @@ class Collection:
         """Did the request call it by an alias?"""
         return self.name != self.index.record.name
 
-    async def demand_loaded(self, partitions: Sequence[str] = ()) -> None:
+    def demand_loaded(self, partitions: Sequence[str] = ()) -> None:
         """Raise MilvusError unless it is loaded, and each of these partitions. To be called before anything is read of its rows."""
         if not self.facts.loaded:
             raise not_loaded(self.name)
@@ -240,18 +244,20 @@ def parse(body: bytes, model: type[P]) -> P:
     if not body.strip():
         raise MilvusError(Code.NOT_JSON, EMPTY_BODY)
     # In strings they count, too: no filter has so many.
-    for what, most, number in (
-        ("arrays and objects", NESTS_MAX, body.count(b"[") + body.count(b"{")),
-        ("values", VALUES_MAX, body.count(b",")),
-    ):
+    nests, values = body.count(b"[") + body.count(b"{"), body.count(b",")
+    for what, most, number in (("arrays and objects", NESTS_MAX, nests), ("values", VALUES_MAX, values)):
         if number > most:
             raise TooLarge(f"the request body has {number} {what}; at most {most} are allowed")
     try:
         given = orjson.loads(body)
-        # To Milvus null is {}; its own tests send it where there is nothing to say.
-        return validated({} if given is None else given, model)
+        if nests > WRITABLE_NESTS:
+            orjson.dumps(given)
     except orjson.JSONDecodeError as error:
         raise not_json(str(error)) from None
+    except orjson.JSONEncodeError:
+        raise not_json("expected JSON that is not nested so deeply") from None
+    # To Milvus null is {}; its own tests send it where there is nothing to say.
+    return validated({} if given is None else given, model)
 
 
 def validated(given: object, model: type[P]) -> P:

@@ -7,13 +7,12 @@ from typing import Any, Final
 from zlib import crc32
 
 from aiohttp import web
-from pydantic import AliasChoices, Field
 
 from ingest.doors.milvus.answers import success
-from ingest.doors.milvus.asked import text_of
-from ingest.doors.milvus.context import DEFAULT_DATABASE, NAMED_MAX, Body, Call, ListOf, Name
+from ingest.doors.milvus.context import DEFAULT_DATABASE, Body, Call, Name
 from ingest.doors.milvus.errors import invalid, no_database, refused
 from ingest.doors.milvus.names import check_database
+from ingest.doors.milvus.schema_bodies import PropertiesAsked, PropertyKeysAsked, param_texts
 from ingest.doors.milvus.shown_schema import pairs
 from upwell.catalog.tokens import ANY, Access
 from upwell.errors import Exists, Invalid, NotFound
@@ -28,18 +27,12 @@ class OfDatabase(Body):
     db_name: Name
 
 
-class DatabaseProperties(OfDatabase):
+class DatabaseProperties(OfDatabase, PropertiesAsked):
     """The body of ``databases/create`` and ``databases/alter``."""
 
-    properties: dict[str, Any] = Field(default_factory=dict, max_length=NAMED_MAX)
 
-
-class DatabasePropertyKeys(OfDatabase):
+class DatabasePropertyKeys(OfDatabase, PropertyKeysAsked):
     """The body of ``databases/drop_properties``."""
-
-    property_keys: ListOf[str] = Field(
-        default_factory=list, validation_alias=AliasChoices("propertyKeys", "deleteKeys")
-    )
 
 
 async def list_(call: Call) -> web.Response:
@@ -67,7 +60,7 @@ async def create(call: Call) -> web.Response:
     call.grant.check(Access.ADMIN, asked.db_name, None)
     name, databases = check_database(asked.db_name), call.ops.engine.databases
     try:
-        await call.ops.look(lambda: databases.create(name, _texts(asked.properties)))
+        await call.ops.look(lambda: databases.create(name, param_texts(asked.properties)))
     except Exists:
         raise refused(f"database already exist: {name}") from None
     return success(call, {})
@@ -93,16 +86,13 @@ async def drop(call: Call) -> web.Response:
 async def alter(call: Call) -> web.Response:
     """``databases/alter``, ``databases/alter_properties``: they are remembered, and change nothing."""
     asked = await call.params(DatabaseProperties)
-    return await _altered(call, asked, lambda properties: properties | _texts(asked.properties))
+    return await _altered(call, asked, asked.added_to)
 
 
 async def drop_properties(call: Call) -> web.Response:
     """``databases/drop_properties``."""
     asked = await call.params(DatabasePropertyKeys)
-    dropped = set(asked.property_keys)
-    return await _altered(
-        call, asked, lambda now: {name: value for name, value in now.items() if name not in dropped}
-    )
+    return await _altered(call, asked, asked.taken_from)
 
 
 async def _altered(
@@ -114,7 +104,3 @@ async def _altered(
     except NotFound:
         raise no_database(asked.db_name) from None
     return success(call, {})
-
-
-def _texts(properties: dict[str, Any]) -> dict[str, str]:
-    return {name: text_of(value) for name, value in properties.items()}

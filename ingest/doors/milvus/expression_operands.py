@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from ingest.doors.milvus import expression_types as types
-from ingest.doors.milvus.expression_texts import Refused, Value, finite, number_of, text_of
+from ingest.doors.milvus.expression_literals import Refused, Value, finite, number_of, string_of
 from ingest.doors.milvus.expression_types import Claim, Column, Constant, Operand, Size, Sum
+from ingest.doors.milvus.names import META
 from upwell.properties import STEP
 from upwell.schema import FieldType, IdType, RowSchema
 from upwell.shard.filter import Every, Filter, Some
 
-#: The name under which all dynamic fields are members of one.
-META: Final = "$meta"
 _ORDERS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -77,7 +76,7 @@ def _step(literal: str) -> str:
         if not STEP.fullmatch(step):
             raise Refused(f"no array is so long that it has an element {literal}")
         return step
-    key = text_of(literal)
+    key = string_of(literal)
     if not key:
         raise Refused("invalid identifier: a key must not be empty")
     if "." in key or STEP.fullmatch(key):

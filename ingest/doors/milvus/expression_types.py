@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import isinf
 from typing import Final
 
-from ingest.doors.milvus.expression_texts import INT64_MAX, INT64_MIN, Refused, Value
+from ingest.doors.milvus.expression_literals import INT64_MAX, INT64_MIN, Refused, Value
 from upwell.schema import FieldType
 from upwell.shard.filter import (
     Calculated,
@@ -65,6 +65,7 @@ class Column:
 
     @property
     def shown_type(self) -> str:
+        """Its type, as errors call it."""
         return f"{self.type}[{self.element}]" if self.type is FieldType.ARRAY else str(self.type)
 
 

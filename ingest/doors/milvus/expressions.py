@@ -31,15 +31,15 @@ from lark.visitors import Transformer_NonRecursive
 
 from ingest.doors.milvus import expression_operands as operands
 from ingest.doors.milvus import expression_types as types
-from ingest.doors.milvus.defaults import with_defaults
 from ingest.doors.milvus.errors import MilvusError, invalid
-from ingest.doors.milvus.expression_texts import (
+from ingest.doors.milvus.expression_defaults import with_defaults
+from ingest.doors.milvus.expression_literals import (
     LIST,
     Refused,
     glob_like,
     items_of,
     pattern_of,
-    text_of,
+    string_of,
     words,
 )
 from ingest.doors.milvus.expression_types import Claim, Column, Constant, Operand, Size
@@ -266,7 +266,7 @@ class _Meaning(Transformer_NonRecursive[Token, Operand]):
         return operands.number(str(token))
 
     def string(self, token: Token) -> Constant:
-        return Constant(text_of(str(token)))
+        return Constant(string_of(str(token)))
 
     def boolean(self, token: Token) -> Constant:
         return Constant(token.lower() == "true")

@@ -1,5 +1,5 @@
 """``collections/fields/…``: fields that are added later, and what may change of one. Rows of before have a new field's default,
-or nothing (``defaults.py``)."""
+or nothing (``expression_defaults.py``)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from aiohttp import web
 from pydantic import AliasChoices, Field
 
 from ingest.doors.milvus.answers import success
-from ingest.doors.milvus.asked import PARAMS_MAX, FieldAsked, text_of
 from ingest.doors.milvus.context import Call, Collection, Name, OfCollection
 from ingest.doors.milvus.errors import Code, MilvusError, invalid
 from ingest.doors.milvus.facts import Facts, change_facts, made_elsewhere, schema_with, vector_metrics
 from ingest.doors.milvus.fields import VECTORS, capacity_of, check_type, max_length, scalar_field
 from ingest.doors.milvus.names import check_field
+from ingest.doors.milvus.schema_bodies import PARAMS_MAX, FieldAsked, param_texts
 from ingest.doors.milvus.schemas import FIELDS_MAX
 from upwell.catalog.tokens import Access
 from upwell.schema import OPEN_SCHEMA, FieldType, IdType
@@ -70,7 +70,7 @@ async def alter_properties(call: Call) -> web.Response:
     """``collections/fields/alter_properties``: how long a text or an array may be. Rows that are there already stay as they are."""
     asked = await call.params(FieldChanged)
     collection = await call.collection(asked, Access.ADMIN)
-    told = {name: text_of(value) for name, value in asked.field_params.items()}
+    told = param_texts(asked.field_params)
     if asked.field_name not in _names(collection, collection.facts):
         raise MilvusError(Code.FIELD_NOT_FOUND, f"field not found[field={asked.field_name}]")
     _check(collection, asked.field_name, told)

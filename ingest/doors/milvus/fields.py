@@ -1,20 +1,20 @@
-"""Fields that somebody asks for: what each may be, in Milvus's words."""
+"""Fields that somebody would declare: what each may be, or the refusal in Milvus's words."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, Final
 
-from ingest.doors.milvus.asked import FieldAsked, text_of
 from ingest.doors.milvus.errors import Code, MilvusError, invalid
 from ingest.doors.milvus.facts import METRICS, SPARSE_METRIC
+from ingest.doors.milvus.schema_bodies import FieldAsked, param_text
+from ingest.doors.milvus.values import FALSE, RANGES, TRUE
+from ingest.doors.milvus.vectors import DENSE, SPARSE
 from upwell.schema import FieldType, ScalarField
 from upwell.shard.metric import Metric
 
 VARCHAR_BYTES_MAX: Final = 65_535
 CAPACITY_MAX: Final = 4_096
-DENSE: Final = "FloatVector"
-SPARSE: Final = "SparseFloatVector"
 VECTORS: Final = (DENSE, SPARSE)
 #: Those of Milvus's types that are known there and not here.
 FOREIGN_TYPES: Final = (
@@ -31,10 +31,10 @@ FOREIGN_TYPES: Final = (
     "Timestamptz",
     "None",
 )
-INTEGER_BITS: Final = {FieldType.INT8: 8, FieldType.INT16: 16, FieldType.INT32: 32, FieldType.INT64: 64}
 
 
 def check_type(field: FieldAsked) -> None:
+    """Raise MilvusError unless a field can be of its type."""
     if field.data_type in FOREIGN_TYPES:
         raise invalid(
             f"data type {field.data_type} of field {field.field_name} is not supported here; vectors are {DENSE} and {SPARSE}"
@@ -47,6 +47,7 @@ def check_type(field: FieldAsked) -> None:
 
 
 def check_vector(field: FieldAsked) -> None:
+    """Raise MilvusError for what is said of a vector and cannot be."""
     if field.nullable:
         raise invalid(f"vector type not support null, field name = {field.field_name}")
     if field.default_value is not None:
@@ -56,6 +57,7 @@ def check_vector(field: FieldAsked) -> None:
 
 
 def check_id(field: FieldAsked) -> None:
+    """Raise MilvusError unless a field can be the primary key."""
     if field.data_type not in (FieldType.INT64, FieldType.VARCHAR):
         raise invalid("the data type of primary key should be Int64 or VarChar")
     if field.default_value is not None:
@@ -64,7 +66,8 @@ def check_id(field: FieldAsked) -> None:
         raise invalid("primary field not support null")
 
 
-def check_key(key: FieldAsked | None) -> None:
+def check_partition_key(key: FieldAsked | None) -> None:
+    """Raise MilvusError unless a field, if there is one, can be the partition key."""
     if key is None:
         return
     if key.is_primary:
@@ -111,12 +114,11 @@ def _default(value: Any, kind: FieldType, bytes_max: int | None) -> bool | int |
     """A default value. Raises MilvusError."""
     if value is None:
         return None
-    bits = INTEGER_BITS.get(kind)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind is FieldType.BOOL and isinstance(value, bool):
         return value
-    if bits is not None and is_number and math.isfinite(value) and value == int(value):
-        if -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+    if kind.is_integer and is_number and math.isfinite(value) and value == int(value):
+        if int(value) in RANGES[kind]:
             return int(value)
     elif kind in (FieldType.FLOAT, FieldType.DOUBLE) and is_number:
         return float(value)
@@ -124,7 +126,7 @@ def _default(value: Any, kind: FieldType, bytes_max: int | None) -> bool | int |
         if bytes_max is None or len(value.encode("utf-8", "replace")) <= bytes_max:
             return value
         raise invalid(f"the length ({len(value)}) of string exceeds max length ({bytes_max})")
-    shown = text_of(value)[:64]
+    shown = param_text(value)[:64]
     raise MilvusError(
         Code.INVALID_PARAMETER,
         f"convert defaultValue fail, err:Wrong defaultValue type: invalid parameter[expected={kind}][actual={shown}]",
@@ -132,6 +134,7 @@ def _default(value: Any, kind: FieldType, bytes_max: int | None) -> bool | int |
 
 
 def dimension_of(field: FieldAsked, dimensions_max: int) -> int:
+    """The dimensions of a dense vector. Raises MilvusError."""
     told = field.told.get("dim")
     if told is None:
         raise invalid(
@@ -145,6 +148,7 @@ def dimension_of(field: FieldAsked, dimensions_max: int) -> int:
 
 
 def check_dimension(name: str, dimension: int, dimensions_max: int) -> None:
+    """Raise MilvusError unless the vectors of this field can have so many dimensions."""
     if not 1 <= dimension <= dimensions_max:
         raise invalid(
             f"invalid dimension: {dimension} of field {name}. float vector dimension should be in range 1 ~ {dimensions_max}"
@@ -181,6 +185,7 @@ def capacity_of(name: str, told: dict[str, str]) -> int:
 
 
 def whole_number(text: str) -> int | None:
+    """The integer, of at most nine digits, that a parameter is; None if it is none."""
     digits = text.removeprefix("-")
     return int(text) if digits.isascii() and digits.isdigit() and len(digits) <= 9 else None
 
@@ -189,12 +194,10 @@ def flag(name: str, value: Any, *, default: bool) -> bool:
     """A flag in any of the spellings that Go takes."""
     if value is None:
         return default
-    match text_of(value):
-        case "1" | "t" | "T" | "true" | "TRUE" | "True":
-            return True
-        case "0" | "f" | "F" | "false" | "FALSE" | "False":
-            return False
-    raise invalid(f"parse {name} fail, err: {text_of(value)[:64]} is neither true nor false")
+    text = param_text(value)
+    if text not in TRUE | FALSE:
+        raise invalid(f"parse {name} fail, err: {text[:64]} is neither true nor false")
+    return text in TRUE
 
 
 def metric_of(name: str) -> Metric:

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
-from pydantic import AliasChoices, Field
 
 from ingest.doors.milvus.answers import success
-from ingest.doors.milvus.asked import IndexAsked, text_of
-from ingest.doors.milvus.context import NAMED_MAX, Call, Collection, ListOf, Name, OfCollection
-from ingest.doors.milvus.declared import declare, undeclare
+from ingest.doors.milvus.context import Call, Collection, ListOf, Name, OfCollection
 from ingest.doors.milvus.errors import (
     MISSING_REQUIRED,
     Code,
@@ -39,8 +36,16 @@ from ingest.doors.milvus.facts import (
 )
 from ingest.doors.milvus.fields import check_sparse_metric, metric_of
 from ingest.doors.milvus.names import check_index
+from ingest.doors.milvus.scalar_indexes import declare, undeclare
+from ingest.doors.milvus.schema_bodies import (
+    IndexAsked,
+    PropertiesAsked,
+    PropertyKeysAsked,
+    param_text,
+    param_texts,
+)
+from ingest.doors.milvus.values import FALSE, TRUE
 from upwell.catalog.names import NewIndex
-from upwell.catalog.record import IndexRecord
 from upwell.catalog.tokens import Access
 from upwell.engine import Engine, Index
 from upwell.errors import Conflict, NotFound
@@ -50,10 +55,9 @@ from upwell.shard.metric import Metric
 
 DEFAULT_METRIC: Final = "COSINE"
 SCALAR_INDEX: Final = "INVERTED"
-#: What may be said of an index later; SWITCHES are on or off, in the words that Go has for it.
+#: What may be said of an index later; SWITCHES are true or false.
 SWITCHES: Final = frozenset(("mmap.enabled", "indexoffsetcache.enabled"))
 CHANGEABLE: Final = SWITCHES | {"warmup"}
-SWITCHED: Final = frozenset(["1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False"])
 #: How often a collection that others change meanwhile is looked at again.
 TRIES: Final = 10
 ONE_PER_FIELD: Final = "CreateIndex failed: at most one distinct index is allowed per field"
@@ -71,18 +75,12 @@ class IndexesAsked(OfCollection):
     index_params: ListOf[IndexAsked]
 
 
-class IndexProperties(OfIndex):
+class IndexProperties(OfIndex, PropertiesAsked):
     """The body of ``indexes/alter_properties``."""
 
-    properties: dict[str, Any] = Field(default_factory=dict, max_length=NAMED_MAX)
 
-
-class IndexPropertyKeys(OfIndex):
+class IndexPropertyKeys(OfIndex, PropertyKeysAsked):
     """The body of ``indexes/drop_properties``."""
-
-    property_keys: ListOf[str] = Field(
-        default_factory=list, validation_alias=AliasChoices("propertyKeys", "deleteKeys")
-    )
 
 
 async def list_(call: Call) -> web.Response:
@@ -155,21 +153,18 @@ async def alter_properties(call: Call) -> web.Response:
     """``indexes/alter_properties``: they are remembered, and change nothing."""
     asked = await call.params(IndexProperties)
     _check_changeable(asked.properties)
-    given = {name: text_of(value) for name, value in asked.properties.items()}
-    for name in given.keys() & SWITCHES:
-        if given[name] not in SWITCHED:
-            raise invalid(f"invalid {name} value: {given[name][:64]}, expected: true, false")
-    return await _with_params(call, asked, lambda params: params | given)
+    for name in asked.properties.keys() & SWITCHES:
+        given = param_text(asked.properties[name])
+        if given not in TRUE | FALSE:
+            raise invalid(f"invalid {name} value: {given[:64]}, expected: true, false")
+    return await _with_params(call, asked, asked.added_to)
 
 
 async def drop_properties(call: Call) -> web.Response:
     """``indexes/drop_properties``."""
     asked = await call.params(IndexPropertyKeys)
     _check_changeable(asked.property_keys)
-    dropped = set(asked.property_keys)
-    return await _with_params(
-        call, asked, lambda params: {name: value for name, value in params.items() if name not in dropped}
-    )
+    return await _with_params(call, asked, asked.taken_from)
 
 
 def _check_changeable(names: Iterable[str]) -> None:
@@ -210,7 +205,7 @@ def index_facts(
 
 def _index_fact(asked: IndexAsked, schema: RowSchema, vectors: Mapping[str, bool]) -> IndexFact:
     field = asked.field_name
-    params = {name: text_of(value) for name, value in asked.params.items()}
+    params = param_texts(asked.params)
     metric = asked.metric_type or params.pop("metric_type", "")
     given_type = asked.index_type or params.pop("index_type", "")
     if (
@@ -278,9 +273,7 @@ def check_loadable(collection: Collection, facts: Facts) -> None:
         raise MilvusError(Code.INDEX_NOT_FOUND, f"index not found[collection={collection.name}]")
     lacking = _unindexed(collection.index, facts)
     if lacking:
-        raise refused(
-            f"there is no vector index on field: [{' '.join(lacking)}], please create index firstly"
-        )
+        raise _not_indexed(lacking)
 
 
 def _unindexed(index: Index, facts: Facts) -> list[str]:
@@ -316,24 +309,9 @@ def _made_anew(engine: Engine, index: Index, metric: Metric) -> Index:
     if known.on_field((old.row_schema or OPEN_SCHEMA).vector_field) is not None:
         raise refused(ONE_PER_FIELD)
     try:
-        return engine.replace(index, _like(old, metric))
+        return engine.replace(index, NewIndex.like(old, metric))
     except Conflict as error:
         raise invalid(
             f"{error.detail}: its vectors are compared by {METRIC_NAMES[old.metric]}, and it cannot be made anew to compare them "
             f"by {METRIC_NAMES[metric]}; make another collection, with indexParams"
         ) from None
-
-
-def _like(record: IndexRecord, metric: Metric) -> NewIndex:
-    return NewIndex(
-        name=record.name,
-        description=record.description,
-        dimensions=record.dimensions,
-        metric=metric,
-        shards=record.shards,
-        kind=record.kind,
-        key_scope=record.key_scope,
-        embedding_model=record.embedding_model,
-        sparse_embedding_model=record.sparse_embedding_model,
-        row_schema=record.row_schema,
-    )

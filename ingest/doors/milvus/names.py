@@ -11,10 +11,12 @@ NAME_BYTES_MAX: Final = 255
 FIRST: Final = re.compile(r"[A-Za-z_]")
 REST: Final = re.compile(r"[A-Za-z0-9_]*")
 PARTITION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+#: The field that holds all dynamic ones; none can be made of this name.
+META: Final = "$meta"
 #: Words of the language of filters, in which such a field could not be named.
 KEYWORDS: Final = frozenset(
     {
-        *("$meta", "like", "exists", "and", "or", "not", "in", "true", "false"),
+        *(META, "like", "exists", "and", "or", "not", "in", "true", "false"),
         *("json_contains", "json_contains_all", "json_contains_any"),
         *("array_contains", "array_contains_all", "array_contains_any", "array_length"),
         *("text_match", "phrase_match", "random_sample"),

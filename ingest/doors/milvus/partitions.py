@@ -7,11 +7,11 @@ from typing import Final
 from aiohttp import web
 
 from ingest.doors.milvus.answers import success
-from ingest.doors.milvus.changes import apply
 from ingest.doors.milvus.context import Call, Collection, ListOf, Name, OfCollection, namespace_of
 from ingest.doors.milvus.errors import invalid, no_partition, refused
 from ingest.doors.milvus.facts import DEFAULT_PARTITION, Facts, change_facts
 from ingest.doors.milvus.indexes import check_loadable
+from ingest.doors.milvus.mutations import apply
 from ingest.doors.milvus.names import check_partition
 from upwell.catalog.tokens import Access
 from upwell.changeset import Operation, Selection
@@ -113,7 +113,8 @@ async def load(call: Call) -> web.Response:
 
     def loaded(facts: Facts) -> Facts:
         check_loadable(collection, facts)
-        released = facts.released if facts.loaded else every
+        # Others may have been declared since.
+        released = facts.released if facts.loaded else dict.fromkeys((*every, *facts.partitions))
         left = tuple(one for one in released if one not in names)
         return facts.model_copy(update={"loaded": True, "released": left})
 

@@ -9,11 +9,11 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import Field
 
-from ingest.doors.milvus.answers import answer, encode
+from ingest.doors.milvus.answers import answer
 from ingest.doors.milvus.context import Call, ListOf, Name, Version
 from ingest.doors.milvus.errors import invalid
-from ingest.doors.milvus.fields_out import COUNT, EVERYTHING, Shown, is_count, shown_of
-from ingest.doors.milvus.reading import (
+from ingest.doors.milvus.output_fields import COUNT, EVERYTHING, Shown, is_count, shown_of
+from ingest.doors.milvus.reads import (
     LIMIT_DEFAULT,
     OfRows,
     Reading,
@@ -22,8 +22,8 @@ from ingest.doors.milvus.reading import (
     ids_of,
     in_key_order,
 )
-from ingest.doors.milvus.shown import row_of
-from ingest.large import Room, encode_many, encode_rows, encoded_rows
+from ingest.doors.milvus.shown_rows import row_of
+from ingest.large import Room, encode, encode_many, encode_rows, encoded_rows
 from upwell.changeset import KeyScope
 from upwell.query.keyed import count_rows, keyed_rows
 from upwell.query.lookup import Found, lookup

@@ -15,16 +15,15 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from ingest.doors import Door
-from ingest.doors.milvus.answers import MUTATION_ID, errors_as_json
-from ingest.doors.milvus.commands import COMMANDS, Command
+from ingest.doors.milvus.answers import errors_as_json
+from ingest.doors.milvus.commands import COMMANDS
 from ingest.doors.milvus.context import Call, Version
 from ingest.keys import DOOR, OPERATIONS
 from ingest.metrics import ROUTE
 from ingest.unread import read_when_wanted
+from ingest.wishes import MUTATION_ID
 from upwell.catalog.tokens import Grant
 from upwell.errors import Forbidden, Unauthenticated
-
-__all__ = ["COMMANDS", "PREFIXES", "Command", "milvus_door"]
 
 PREFIXES: Final = {Version.V1: "/v1/vector", Version.V2: "/v2/vectordb"}
 #: Pages of any origin may call, as they may call Milvus: what they need besides is a token.

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.body.floats import read_numbers
+from ingest.doors.milvus.auto_ids import AutoIds
 from ingest.doors.milvus.errors import MilvusError, bad_data, invalid
-from ingest.doors.milvus.numbers import Numbers
-from ingest.doors.milvus.sparse import SparseRow, read_sparse
+from ingest.doors.milvus.names import META
+from ingest.doors.milvus.row_text import Digits, RowText
 from ingest.doors.milvus.values import (
     check_length,
     decoded,
@@ -24,16 +25,12 @@ from ingest.doors.milvus.values import (
     refuse,
     text_of,
 )
-from ingest.doors.milvus.written import Digits, Written
+from ingest.doors.milvus.vectors import DENSE, SPARSE, SparseRow, read_sparse
 from upwell.changeset import Matrix
 from upwell.errors import Invalid
 from upwell.kinds import IndexKind
 from upwell.schema import FieldType, IdType, RowSchema, ScalarField
 from upwell.sparse import Sparse
-
-DENSE: Final = "FloatVector"
-#: Where Milvus keeps what it has no field for; no client may write it by this name.
-META: Final = "$meta"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +79,10 @@ def read_id(schema: RowSchema, given: Any, bytes_max: int, row: int) -> str:
 class Rows:
     """The rows of a request, as they come."""
 
-    def __init__(self, target: Target, count: int, numbers: Numbers) -> None:
+    def __init__(self, target: Target, count: int, auto_ids: AutoIds) -> None:
         self._target = target
         self._schema = schema = target.schema
-        self._numbers = numbers
+        self._auto_ids = auto_ids
         #: Fields in which it matters how a number is written.
         self._exact = [schema.id_field, *(one.name for one in schema.fields if _is_exact(one))]
         self._documents = [one.name for one in schema.fields if one.type is FieldType.JSON]
@@ -101,7 +98,7 @@ class Rows:
         place, schema = len(self.ids), self._schema
         if not isinstance(row, dict):
             raise _no_object(row)
-        rest, written = dict(row), Written(text)
+        rest, written = dict(row), RowText(text)
         self._restore_digits(rest, written)
         self.ids.append(self._id(rest.pop(schema.id_field, None), place))
         if self._target.kind.has_dense and self._wanted(schema.vector_field, rest):
@@ -159,7 +156,7 @@ class Rows:
         self._given[name] += 1
         return True
 
-    def _restore_digits(self, rest: dict[str, Any], written: Written) -> None:
+    def _restore_digits(self, rest: dict[str, Any], written: RowText) -> None:
         """Where it matters how a number is written and it was made a float, put its digits in its place."""
         for name in self._exact:
             given = rest.get(name)
@@ -173,7 +170,7 @@ class Rows:
                 raise invalid(f"must assign pk when upsert, primary field: {schema.id_field}")
             if not schema.auto_id:
                 raise _lacks(place, schema.id_field)
-            return str(self._numbers.of(place))
+            return str(self._auto_ids.of(place))
         if schema.auto_id and target.inserts:
             raise bad_data(
                 f"no need to pass pk field({schema.id_field}) when autoid==true in insert: invalid parameter"
@@ -200,7 +197,7 @@ class Rows:
 
     def _read_sparse(self, given: Any) -> SparseRow:
         if given is None or given == "":
-            raise refuse("SparseFloatVector", "", f"missing vector field: {self._schema.sparse_field}")
+            raise refuse(SPARSE, "", f"missing vector field: {self._schema.sparse_field}")
         return read_sparse(given)
 
     def _scalar(self, field: ScalarField, given: Any, members: dict[str, Any], place: int) -> None:

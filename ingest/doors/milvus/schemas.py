@@ -1,4 +1,7 @@
-"""What somebody asks for who creates a collection: a few words, from which the rest follows, or a whole schema."""
+"""From the body of ``collections/create`` to the collection that it asks for: by a few words, from which the rest follows, or a whole schema.
+
+What a single field may be is told in ``fields.py``.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ingest.doors.milvus.asked import CollectionAsked, FieldAsked, IndexAsked, V1CollectionAsked, text_of
 from ingest.doors.milvus.errors import invalid, missing
 from ingest.doors.milvus.facts import Facts
 from ingest.doors.milvus.fields import (
-    DENSE,
-    SPARSE,
     VECTORS,
     check_dimension,
     check_id,
-    check_key,
+    check_partition_key,
     check_type,
     check_vector,
     dimension_of,
@@ -25,6 +25,15 @@ from ingest.doors.milvus.fields import (
     whole_number,
 )
 from ingest.doors.milvus.names import check_field
+from ingest.doors.milvus.schema_bodies import (
+    CollectionAsked,
+    FieldAsked,
+    IndexAsked,
+    V1CollectionAsked,
+    param_text,
+    param_texts,
+)
+from ingest.doors.milvus.vectors import DENSE, SPARSE
 from upwell.kinds import IndexKind
 from upwell.schema import Consistency, FieldType, IdType, RowSchema
 
@@ -70,7 +79,7 @@ def wanted(asked: CollectionAsked, dimensions_max: int) -> Wanted:
     id_field = asked.primary_field_name or "id"
     id_params = {}
     if ids is IdType.TEXT:
-        given = {name: text_of(value) for name, value in asked.params.items() if name == "max_length"}
+        given = {name: param_text(value) for name, value in asked.params.items() if name == "max_length"}
         id_params = {"max_length": str(max_length(id_field, given))}
     return _quick(
         asked,
@@ -150,7 +159,7 @@ def _full(asked: CollectionAsked, dimensions_max: int) -> Wanted:
     told = {one.field_name: one.told for one in schema.fields if one.told}
     key = _the_one([one for one in schema.fields if one.is_partition_key], "partition")
     clustering = _the_one([one for one in schema.fields if one.is_clustering_key], "clustering")
-    check_key(key)
+    check_partition_key(key)
     row_schema = RowSchema(
         id_field=id_field.field_name,
         ids=IdType.INT64 if id_field.data_type == FieldType.INT64 else IdType.TEXT,
@@ -238,21 +247,21 @@ def _consistency(asked: CollectionAsked) -> Consistency:
         raise invalid(
             f"consistencyLevel can only be [{CONSISTENCIES}], default: Bounded",
             CONSISTENCIES,
-            text_of(given)[:64],
+            param_text(given)[:64],
         )
     return Consistency(given)
 
 
 def _facts(asked: CollectionAsked, told: dict[str, dict[str, str]]) -> Facts:
-    properties = {name: text_of(value) for name, value in asked.properties.items()}
+    properties = param_texts(asked.properties)
     for param, name in (
         ("ttlSeconds", "collection.ttl.seconds"),
         ("partitionKeyIsolation", "partitionkey.isolation"),
     ):
         if param in asked.params:
-            properties[name] = text_of(asked.params[param])
-    shards = whole_number(text_of(asked.params.get("shardsNum", SHARDS)))
-    key_partitions = whole_number(text_of(asked.params.get("partitionsNum", KEY_PARTITIONS)))
+            properties[name] = param_text(asked.params[param])
+    shards = whole_number(param_text(asked.params.get("shardsNum", SHARDS)))
+    key_partitions = whole_number(param_text(asked.params.get("partitionsNum", KEY_PARTITIONS)))
     return Facts(
         made=True,
         properties=properties,

@@ -1,4 +1,4 @@
-"""What searches ask, as clients send it."""
+"""The bodies of searches, as clients send them. What their parameters mean is told in ``search_params.py``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 from ingest.doors.milvus.context import Body, ListOf
 from ingest.doors.milvus.errors import invalid
-from ingest.doors.milvus.reading import LIMIT_DEFAULT, OfRows
+from ingest.doors.milvus.reads import LIMIT_DEFAULT, OfRows
 
 #: Of a body. As Python objects its numbers take four times as much.
 SEARCH_BYTES_MAX: Final = 32 << 20

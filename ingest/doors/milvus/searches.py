@@ -17,8 +17,8 @@ from aiohttp import web
 from ingest.doors.milvus.answers import answer
 from ingest.doors.milvus.context import Call, Version
 from ingest.doors.milvus.errors import Code, MilvusError, invalid, missing, refused
-from ingest.doors.milvus.fields_out import Shown, shown_of
-from ingest.doors.milvus.reading import Reading, begun, check_window, ids_of
+from ingest.doors.milvus.output_fields import Shown, shown_of
+from ingest.doors.milvus.reads import Reading, begun, check_window, ids_of
 from ingest.doors.milvus.search_bodies import (
     SEARCH_BYTES_MAX,
     Grouped,
@@ -27,8 +27,7 @@ from ingest.doors.milvus.search_bodies import (
     SearchV2,
     SubSearch,
 )
-from ingest.doors.milvus.shown import distance_of, hit_of
-from ingest.doors.milvus.sought import (
+from ingest.doors.milvus.search_params import (
     SEARCHES_MAX,
     Field,
     How,
@@ -44,6 +43,7 @@ from ingest.doors.milvus.sought import (
     vector_v1,
     vectors_of,
 )
+from ingest.doors.milvus.shown_rows import distance_of, hit_of
 from ingest.large import Room, encode_many, encoded_rows
 from ingest.turns import in_turns
 from upwell.changeset import KeyScope

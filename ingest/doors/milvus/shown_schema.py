@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ingest.doors.milvus.asked import text_of
 from ingest.doors.milvus.context import Collection, Version
 from ingest.doors.milvus.facts import Facts
-from ingest.doors.milvus.fields import DENSE, SPARSE
+from ingest.doors.milvus.schema_bodies import param_text
+from ingest.doors.milvus.vectors import DENSE, SPARSE
 from upwell.catalog.record import IndexRecord
 from upwell.schema import FieldType, IdType, RowSchema, ScalarField
 
@@ -117,9 +117,9 @@ def _field(name: str, kind: str, params: dict[str, str], description: str) -> Sh
 def _scalar(field: ScalarField) -> Shown:
     params = {}
     if field.bytes_max is not None:
-        params["max_length"] = text_of(field.bytes_max)
+        params["max_length"] = param_text(field.bytes_max)
     if field.capacity is not None:
-        params["max_capacity"] = text_of(field.capacity)
+        params["max_capacity"] = param_text(field.capacity)
     shown = _field(field.name, field.type, params, field.description) | {"nullable": field.nullable}
     if field.default is not None:
         shown["defaultValue"] = {"Data": {DEFAULTS[field.type]: field.default}}

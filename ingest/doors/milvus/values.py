@@ -1,7 +1,7 @@
 """What a client sends for a field, as what the field holds. Milvus is generous with texts of numbers and the like, and so is this.
 
 Each mistake is told in Milvus's words: ``what is wrong: invalid parameter[expected=type][actual=what was sent]``. As in Milvus from 3.0.1 on,
-nothing wraps round, nothing that is missing becomes an empty text, and numbers are what their digits say: see ``written.py``.
+nothing wraps round, nothing that is missing becomes an empty text, and numbers are what their digits say: see ``row_text.py``.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import numpy as np
 import orjson
 
 from ingest.doors.milvus.errors import MilvusError, bad_data, invalid
-from ingest.doors.milvus.written import Digits
+from ingest.doors.milvus.row_text import Digits
 from upwell.schema import FieldType, ScalarField
 
 #: Of what was sent, as far as an error repeats it.
 SHOWN_CHARACTERS_MAX: Final = 128
 INT64: Final = range(-(1 << 63), 1 << 63)
-_RANGES: Final = {
+#: What integers of each type may be.
+RANGES: Final = {
     FieldType.INT8: range(-(1 << 7), 1 << 7),
     FieldType.INT16: range(-(1 << 15), 1 << 15),
     FieldType.INT32: range(-(1 << 31), 1 << 31),
@@ -32,8 +33,9 @@ _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 #: What other integers are written like besides: as numbers with nothing behind the point.
 _WHOLE: Final = re.compile(r"([+-]?[0-9]{1,40})\.0*", re.ASCII)
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,9})?", re.ASCII)
-_TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
-_FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
+#: True and false, in all the spellings that Go takes.
+TRUE: Final = frozenset(("1", "t", "T", "TRUE", "true", "True"))
+FALSE: Final = frozenset(("0", "f", "F", "FALSE", "false", "False"))
 
 
 def read_value(field: ScalarField, given: Any, row: int) -> Any:
@@ -90,9 +92,9 @@ def refuse(kind: str, given: Any, says: str) -> MilvusError:
 
 def _read_bool(kind: FieldType, given: Any) -> bool:
     text = text_of(given)
-    if text in _TRUE:
+    if text in TRUE:
         return True
-    if text in _FALSE:
+    if text in FALSE:
         return False
     raise refuse(kind, given, "strconv.ParseBool: parsing %s: invalid syntax")
 
@@ -115,7 +117,7 @@ def _read_integer(kind: FieldType, given: Any) -> int:
                 else f"unable to cast %s to {kind.lower()}",
             )
         number = int(whole[1] if whole else text)
-    if number not in _RANGES[kind]:
+    if number not in RANGES[kind]:
         raise refuse(kind, given, "strconv.ParseInt: parsing %s: value out of range")
     return number
 

@@ -1,14 +1,13 @@
 """insert, upsert and delete: each becomes one mutation, which is durable when it is answered and named by ``X-Mutation-Id``.
 
-They are answered at once, but for a v2 delete by a filter: how many it removes is known only when it is applied, so it waits for that,
-as long as the server lets anybody wait or ``Request-Timeout`` says, and answers without the number if it takes longer. Given
-``Prefer: wait=N``, all wait that long, and ``X-Mutation-State`` says what they saw. See also ``ingest/wishes.py``.
+They are answered at once, but for a v2 delete by a filter that does more than name keys: how many it removes is known only when it is
+applied, so it waits for that, as long as the server lets anybody wait or ``Request-Timeout`` says, and answers without the number if it takes
+longer. Given ``Prefer: wait=N``, all wait that long, and ``X-Mutation-State`` says what they saw. See also ``mutations.py``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -18,21 +17,21 @@ from aiohttp import web
 from ingest.admission import check_room
 from ingest.body import Rules
 from ingest.body.documents import Span
-from ingest.doors.milvus.answers import ACCEPTED, MUTATION_ID, answer, encode, success
+from ingest.doors.milvus.answers import answer, success
 from ingest.doors.milvus.context import Call, Collection, OfCollection, Params, Version
-from ingest.doors.milvus.errors import Code, MilvusError, invalid, missing
+from ingest.doors.milvus.errors import invalid, missing
 from ingest.doors.milvus.expressions import parse_expression
-from ingest.doors.milvus.heading import DATA, Find, Heading
-from ingest.doors.milvus.reading import ids_of
-from ingest.doors.milvus.readings import Write
+from ingest.doors.milvus.mutations import acknowledged, outcome_of, sender_of
+from ingest.doors.milvus.reads import ids_of
 from ingest.doors.milvus.rows import Target
+from ingest.doors.milvus.write_bodies import DATA, Find, Heading, Write
+from ingest.large import encode
 from ingest.operations import Accepted, Operations, Sender
 from ingest.parsing import Received
-from ingest.wishes import idempotency_key, preferred_wait_s
 from upwell.catalog.tokens import Access
 from upwell.changeset import Changeset, Details, KeyScope, Operation, Selection, decode_columns, without_rows
 from upwell.log.entry import PreparedMutation
-from upwell.outcome import Outcome, State
+from upwell.outcome import State
 from upwell.query.lookup import lookup
 from upwell.schema import IdType
 from upwell.settings import Settings
@@ -52,7 +51,7 @@ async def upsert(call: Call) -> web.Response:
 
 async def _put(call: Call, *, inserts: bool) -> web.Response:
     ops, settings = call.ops, call.settings
-    sender = _sender(call)
+    sender = sender_of(call)
     with await ops.receive(call.request, settings.request_bytes_max) as received:
         heading = await ops.look_into(received, _finder(call))
         if heading.collection is None or heading.rows is None:
@@ -63,7 +62,7 @@ async def _put(call: Call, *, inserts: bool) -> web.Response:
         how = await _how(collection, heading, heading.rows, sender, inserts=inserts)
         accepted, prepared = await _taken(ops, collection, received, how, sender)
     data = await ops.parse(lambda: _told(call, collection, prepared, "insert" if inserts else "upsert"))
-    return answer(call, data, await _waited(call, collection, accepted))
+    return answer(call, data, await acknowledged(collection, accepted))
 
 
 def _finder(call: Call) -> Find:
@@ -134,8 +133,8 @@ async def _taken(
     def room() -> None:
         check_room(index, settings.vectors_max)
 
-    if sender.key is None:
-        # What cannot be a request that is known already need not be read to be refused.
+    if sender.key is None and not how.target.partial:
+        # What cannot be a request that is known already, or one that adds no rows, need not be read to be refused.
         await ops.look(room)
     prepared = await ops.read_received(received, how)
     patches = how.target.partial and not prepared.mutation.details.adds
@@ -222,16 +221,14 @@ async def delete(call: Call) -> web.Response:
     namespace = await _namespace(collection, params.partition_name)
     changeset = await call.ops.parse(lambda: _removing(collection, meant, namespace))
     await call.ops.admit(collection.index)
-    accepted = await call.ops.append(collection.index, changeset, _sender(call))
+    accepted = await call.ops.append(collection.index, changeset, sender_of(call))
     if call.version is Version.V1:
-        return success(call, {}, await _waited(call, collection, accepted))
+        return success(call, {}, await acknowledged(collection, accepted))
     if meant.ids is not None:
-        return success(call, {"deleteCount": len(meant.ids)}, await _waited(call, collection, accepted))
-    outcome, headers = await _outcome(call, collection, accepted, call.bounded(call.settings.wait_s_max))
-    counted = outcome.state is State.VISIBLE and outcome.result is not None
-    return success(
-        call, {"deleteCount": outcome.result.deleted} if counted and outcome.result else {}, headers
-    )
+        return success(call, {"deleteCount": len(meant.ids)}, await acknowledged(collection, accepted))
+    outcome, headers = await outcome_of(collection, accepted, call.bounded(call.settings.wait_s_max))
+    result = outcome.result if outcome.state is State.VISIBLE else None
+    return success(call, {} if result is None else {"deleteCount": result.deleted}, headers)
 
 
 def _meant(collection: Collection, params: Deletion, settings: Settings) -> _Meant:
@@ -266,38 +263,3 @@ def _removing(collection: Collection, meant: _Meant, namespace: str | None) -> C
     return without_rows(
         Operation.DELETE_MATCHING, Details(scope=KeyScope.INDEX, namespace=namespace, selection=selection)
     )
-
-
-def _sender(call: Call) -> Sender:
-    return Sender(call.grant.id, idempotency_key(call.request))
-
-
-async def _waited(call: Call, collection: Collection, accepted: Accepted) -> dict[str, str]:
-    """The headers of an answer, after as long as the request prefers to wait. Raises MilvusError if the write failed by then."""
-    if preferred_wait_s(call.request, call.settings.wait_s_max) is None:
-        return _named(accepted)
-    return (await _outcome(call, collection, accepted, 0))[1]
-
-
-async def _outcome(
-    call: Call, collection: Collection, accepted: Accepted, wait_s: float
-) -> tuple[Outcome, dict[str, str]]:
-    """What became of a write after so long, or after as long as the request prefers. Raises MilvusError if it failed."""
-    preferred = preferred_wait_s(call.request, call.settings.wait_s_max)
-    wait_s = wait_s if preferred is None else preferred
-    outcome = await call.ops.outcome(collection.index, accepted.mutation_id, wait_s)
-    if outcome.state is State.FAILED:
-        says = f"the write failed and changed nothing: {outcome.error}"
-        raise MilvusError(Code.UNEXPECTED, says, HTTPStatus.OK, **{ACCEPTED: accepted.mutation_id})
-    headers = _named(accepted) | {"X-Mutation-State": outcome.state}
-    if preferred is not None:
-        headers["Preference-Applied"] = f"wait={preferred:g}"
-    return outcome, headers
-
-
-def _named(accepted: Accepted) -> dict[str, str]:
-    """The headers that say which mutation a write became."""
-    headers = {MUTATION_ID: accepted.mutation_id}
-    if accepted.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return headers

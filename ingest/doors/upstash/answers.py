@@ -13,17 +13,14 @@ from aiohttp import web
 from ingest.doors.upstash.errors import describe
 from ingest.keys import OPERATIONS
 from ingest.large import body_of, encode
-from ingest.problems import retry_after
 from ingest.unread import demand_known_expectation
-from upwell.errors import Corrupt, UpwellError
+from ingest.wishes import headers_of
+from upwell.errors import UpwellError
 
 log = structlog.get_logger()
 
-MUTATION_ID = "X-Mutation-Id"
 #: The methods of which any will do for any command.
 ALLOWED = "HEAD, GET, POST, PUT, DELETE"
-#: The fact of an error that is met after a write was accepted: its mutation, which the answer names. It need not be sent again.
-ACCEPTED = "mutation"
 
 
 def answer(encoded: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -55,14 +52,9 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
         return await handler(request)
     except UpwellError as error:
         status, text = describe(error)
-        if isinstance(error, Corrupt):
-            request.config_dict[OPERATIONS].met_damage(error)
-        elif status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            log.error(
-                "request failed", method=request.method, path=request.path, status=status, error=str(error)
-            )
-        accepted = error.facts.get(ACCEPTED)
-        headers = retry_after(error) if accepted is None else {MUTATION_ID: str(accepted)}
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            request.config_dict[OPERATIONS].report(request, error, status)
+        headers = headers_of(error)
         if status == HTTPStatus.METHOD_NOT_ALLOWED:
             headers = {"Allow": ALLOWED}
         return failure(status, text, headers)

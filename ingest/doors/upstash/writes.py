@@ -15,13 +15,13 @@ from aiohttp import web
 
 from ingest.admission import check_room
 from ingest.body import Rules
-from ingest.doors.upstash.answers import ACCEPTED, MUTATION_ID, success
+from ingest.doors.upstash.answers import success
 from ingest.doors.upstash.context import QUESTION_BYTES_MAX, Asked, check_namespace
 from ingest.doors.upstash.errors import DEFAULT_NAMESPACE_STAYS, UpstashError, no_namespace, no_schema
 from ingest.doors.upstash.readings import Write
 from ingest.doors.upstash.rows import Target
 from ingest.operations import Accepted, Sender
-from ingest.wishes import idempotency_key, preferred_wait_s
+from ingest.wishes import ACCEPTED, idempotency_key, naming, preferred_wait_s, waited
 from upwell.changeset import Changeset, Details, KeyScope, Operation, Rename, Selection, without_rows
 from upwell.errors import Invalid, Unavailable
 from upwell.outcome import Outcome, State
@@ -150,14 +150,6 @@ async def _appended(asked: Asked, changeset: Changeset) -> Accepted:
     return await asked.ops.append(asked.index, changeset, sender)
 
 
-def _named(accepted: Accepted) -> dict[str, str]:
-    """The headers that say which mutation a write became."""
-    headers = {MUTATION_ID: accepted.mutation_id}
-    if accepted.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    return headers
-
-
 def _as_a_read(asked: Asked) -> float | None:
     """How long a read would wait for a write; None: not at all."""
     return asked.settings.upstash_read_wait_s if asked.settings.upstash_read_your_writes else None
@@ -168,7 +160,7 @@ async def _acknowledged(asked: Asked, accepted: Accepted, wait_s: float | None =
     preferred = preferred_wait_s(asked.request, asked.settings.wait_s_max)
     wait_s = wait_s if preferred is None else preferred
     if wait_s is None:
-        return success(SUCCESS, _named(accepted))
+        return success(SUCCESS, naming(accepted))
     outcome, headers = await _waited(asked, accepted, wait_s)
     if outcome.state is State.FAILED:
         _check(outcome)
@@ -184,13 +176,7 @@ async def _applied(asked: Asked, accepted: Accepted) -> tuple[Outcome, dict[str,
 
 async def _waited(asked: Asked, accepted: Accepted, wait_s: float) -> tuple[Outcome, dict[str, str]]:
     """The outcome after waiting for so long, or for as long as the request prefers; and what its answer says besides."""
-    preferred = preferred_wait_s(asked.request, asked.settings.wait_s_max)
-    wait_s = wait_s if preferred is None else preferred
-    outcome = await asked.ops.outcome(asked.index, accepted.mutation_id, wait_s)
-    headers = _named(accepted) | {"X-Mutation-State": outcome.state}
-    if preferred is not None:
-        headers["Preference-Applied"] = f"wait={preferred:g}"
-    return outcome, headers
+    return await waited(asked.ops, asked.request, asked.index, accepted, wait_s)
 
 
 def _check(outcome: Outcome) -> None:

@@ -8,11 +8,19 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from ingest.doors.milvus import aliases, asked, collections, databases, field_changes, indexes, partitions
+from ingest.doors.milvus import (
+    aliases,
+    collections,
+    databases,
+    field_changes,
+    indexes,
+    partitions,
+    schema_bodies,
+)
 from ingest.doors.milvus.context import Body, OfCollection, Params, Version
 from ingest.doors.milvus.queries import Get, Query, QueryV1
-from ingest.doors.milvus.refused import REASONS, OfRole, OfUser
 from ingest.doors.milvus.search_bodies import HybridSearch, SearchV1, SearchV2
+from ingest.doors.milvus.unsupported import REASONS, OfRole, OfUser
 from ingest.doors.milvus.writes import Deletion
 from ingest.openapi.milvus.shapes import (
     MilvusAlias,
@@ -70,7 +78,7 @@ def _v1() -> Iterator[Described]:
     made = _DOCS | {"dimension": 3, "metricType": "COSINE"}
     by_key, by_filter = _DOCS | {"id": [1]}, _DOCS | {"filter": 'lang == "en"'}
     yield one("collections", "List collections", Params, method="get", result=NAMES, example={})
-    yield one("collections/create", "Make a collection", asked.V1CollectionAsked, example=made)
+    yield one("collections/create", "Make a collection", schema_bodies.V1CollectionAsked, example=made)
     yield one(
         "collections/describe", "Describe a collection", OfCollection, method="get", result=MilvusCollection
     )
@@ -97,7 +105,9 @@ def _collections() -> Iterator[Described]:
     yield one("get_stats", "Count the rows that queries see", result=MilvusCount)
     yield one("get_load_state", "Tell whether a collection is loaded", result=MilvusLoadState)
     made = _DOCS | {"dimension": 3}
-    yield one("create", "Make a collection, quickly or by a schema", asked.CollectionAsked, example=made)
+    yield one(
+        "create", "Make a collection, quickly or by a schema", schema_bodies.CollectionAsked, example=made
+    )
     yield one("drop", "Drop a collection", example={"collectionName": "victim"})
     yield one("truncate", "Remove all rows", writes=True, example={"collectionName": "victim"})
     renamed = {"collectionName": "victim", "newCollectionName": "renamed"}

@@ -44,7 +44,7 @@ class Digits(str):
         return int(number) if not number or number == number.to_integral_value() else None
 
 
-class Written:
+class RowText:
     """The text of one row."""
 
     def __init__(self, text: bytes) -> None:

@@ -100,7 +100,7 @@ def _small(number: int) -> int:
     return number
 
 
-def text_of(token: str) -> str:
+def string_of(token: str) -> str:
     """What a string in quotes stands for. Escapes are those of Go."""
     return _text(token, "")
 

@@ -1,4 +1,4 @@
-"""What a search asks: by which vectors of which field, how near, in which groups; how several are made one."""
+"""The parameters of searches, checked: by which vectors of which field, how near, in which groups; how several are made one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ingest.body.floats import read_numbers
 from ingest.body.precise import describe
 from ingest.doors.milvus.errors import Code, MilvusError, invalid, not_json, refused
 from ingest.doors.milvus.facts import METRIC_NAMES, SPARSE_METRIC
-from ingest.doors.milvus.fields_out import dynamic_name
-from ingest.doors.milvus.sparse import SparseRow, read_sparse
+from ingest.doors.milvus.output_fields import dynamic_name
+from ingest.doors.milvus.vectors import SparseRow, read_sparse
 from upwell.catalog.record import IndexRecord
 from upwell.changeset import Matrix
 from upwell.errors import Invalid

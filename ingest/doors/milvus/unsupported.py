@@ -1,4 +1,7 @@
-"""Commands of Milvus's that mean nothing here: each is refused with the reason, so that nobody takes them for forgotten."""
+"""Commands of Milvus's that mean nothing here: each is refused with the reason, so that nobody takes them for forgotten.
+
+Users and roles can be listed and described, since Milvus's tools do so before anything else: there is one user, whoever holds a token.
+"""
 
 from __future__ import annotations
 

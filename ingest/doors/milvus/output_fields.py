@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from ingest.doors.milvus.errors import MilvusError, refused
+from ingest.doors.milvus.names import META
 from upwell.kinds import IndexKind
 from upwell.schema import RowSchema, ScalarField
 
 EVERYTHING: Final = "*"
-DYNAMIC: Final = "$meta"
 COUNT: Final = "count(*)"
-_OF_DYNAMIC: Final = re.compile(r"""\$meta\[(?:"([^"\\]+)"|'([^'\\]+)')\]""")
+_OF_META: Final = re.compile(r"""\$meta\[(?:"([^"\\]+)"|'([^'\\]+)')\]""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def shown_of(schema: RowSchema, kind: IndexKind, names: Iterable[str], id_name: 
             fields[name] = declared[name]
         elif not schema.dynamic:
             raise _unknown(name)
-        elif name == DYNAMIC:
+        elif name == META:
             all_others = True
         else:
             others.add(dynamic_name(name))
@@ -88,7 +88,7 @@ def shown_of(schema: RowSchema, kind: IndexKind, names: Iterable[str], id_name: 
 
 def dynamic_name(name: str) -> str:
     """The member of the metadata that is meant. Raises MilvusError."""
-    if matched := _OF_DYNAMIC.fullmatch(name):
+    if matched := _OF_META.fullmatch(name):
         return matched[1] or matched[2]
     if not name or "[" in name or "(" in name or name.startswith("$"):
         raise refused(f"parse output field name failed: {name}")

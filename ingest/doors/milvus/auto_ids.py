@@ -1,4 +1,4 @@
-"""Ids for rows that come without one: positive integers of 64 bits that nobody else was given.
+"""Ids for rows that come without one (autoID): positive integers of 64 bits that nobody else was given.
 
     random   1 | 42 bits drawn by this process | 20 bits that it counts
     keyed    0 | 62 bits of a hash of the request, with its sender and its Idempotency-Key, and of the place of the row in it
@@ -23,14 +23,14 @@ DRAWN_BITS: Final = 42
 KEYED_BITS: Final = COUNTED_BITS + DRAWN_BITS
 
 
-class Numbers(Protocol):
-    """Where rows of one request get their numbers from."""
+class AutoIds(Protocol):
+    """Where rows of one request get their ids from."""
 
     def of(self, row: int, /) -> int:
         """The number of the row at this place, from 0; asked for once each."""
 
 
-class RandomNumbers:
+class RandomIds:
     """Numbers that nobody was given before. For any thread."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class RandomNumbers:
             return self._next - 1
 
 
-class KeyedNumbers:
+class KeyedIds:
     """The numbers of a request that may be sent again."""
 
     def __init__(self, by: str, key: str, says: bytes) -> None:
@@ -65,4 +65,4 @@ class KeyedNumbers:
 
 
 #: Of this process.
-RANDOM: Final = RandomNumbers()
+RANDOM: Final = RandomIds()

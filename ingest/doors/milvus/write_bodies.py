@@ -1,17 +1,27 @@
-"""What a write says of itself beside its rows, found without decoding these: the collection is named in the body, before or after them."""
+"""The body of an insert or upsert, read in whichever process: first its heading, then its rows.
+
+The heading is what it says beside its rows, found without decoding these: the collection is named in the body, before or after them, and
+only with its fields can rows be read.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
+import pyarrow as pa
 
 from ingest.body import Rules, inflate
+from ingest.body.decoder import FastDecoder
 from ingest.body.documents import Members, Span, cut_members
 from ingest.body.inflate import Bytes
 from ingest.body.precise import BYTE_ORDER_MARK, describe
-from ingest.doors.milvus.errors import MilvusError, not_json
+from ingest.doors.milvus.auto_ids import RANDOM, AutoIds, KeyedIds
+from ingest.doors.milvus.errors import MISSING_REQUIRED, MilvusError, bad_data, not_json
+from ingest.doors.milvus.rows import Rows, Target
+from upwell.changeset import Changeset, Details, KeyScope, Operation
 from upwell.errors import InvalidLine
 
 DATA: Final = "data"
@@ -40,10 +50,10 @@ class Find:
 
     def __call__(self, body: Bytes) -> Heading:
         """The heading. Raises MilvusError, Invalid or TooLarge; blocks."""
-        return read_heading(text_of(body, self.content_encoding, self.rules.bytes_max), self.rules)
+        return read_heading(inflated(body, self.content_encoding, self.rules.bytes_max), self.rules)
 
 
-def text_of(body: Bytes, content_encoding: str | None, bytes_max: int) -> bytes:
+def inflated(body: Bytes, content_encoding: str | None, bytes_max: int) -> bytes:
     """The text of a body as it was sent. Raises Invalid or TooLarge."""
     return bytes(inflate(body, content_encoding, bytes_max)).removeprefix(BYTE_ORDER_MARK)
 
@@ -122,3 +132,63 @@ class _Values:
 
     def _refused(self, name: str, expected: str, value: Any) -> MilvusError:
         return not_json(f"{name}: expected {expected}, got {describe(value)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Write:
+    """How to read the body of a write, of which the heading is known. Implements ``ingest.parsing.Reading``."""
+
+    target: Target
+    #: Where the rows are in the body, once inflated.
+    rows: tuple[Span, ...]
+    #: "" for none.
+    namespace: str
+    #: Who sends the request, and its key, if it may be sent again.
+    sender: tuple[str, str] | None
+    bytes_max: int
+    content_encoding: str | None
+    accepted_at: datetime
+
+    def changeset(self, body: Bytes) -> Changeset:
+        """What the body comes to. Raises MilvusError, TooLarge or Invalid."""
+        if not self.rows:
+            raise bad_data(MISSING_REQUIRED)
+        text, target = inflated(body, self.content_encoding, self.bytes_max), self.target
+        rows = Rows(target, len(self.rows), self._auto_ids(text))
+        decode = FastDecoder(target.schema.vector_field).decode if target.kind.has_dense else orjson.loads
+        for place, (start, end) in enumerate(self.rows):
+            try:
+                rows.add(decode(item := text[start:end]), item)
+            except orjson.JSONDecodeError as error:
+                raise not_json(f"data[{place}]: {error}") from None
+            except MilvusError as error:
+                raise self._blamed(error, place) from None
+        rows.finish()
+        return Changeset(
+            operation=Operation.UPDATE if target.partial else Operation.UPSERT,
+            ids=pa.array(rows.ids, pa.utf8()),
+            vectors=rows.vectors,
+            sparse=rows.sparse,
+            namespaces=None if not self.namespace else pa.array([self.namespace] * len(rows.ids), pa.utf8()),
+            metadata=rows.metadata,
+            received=len(rows.ids),
+            details=Details(
+                scope=KeyScope.INDEX,
+                namespace=self.namespace,
+                patch=target.partial,
+                shallow=target.partial,
+                adds=target.partial and rows.are_whole,
+            ),
+        )
+
+    def _auto_ids(self, text: bytes) -> AutoIds:
+        """Where rows without ids get theirs from."""
+        if self.sender is None or not self.target.schema.auto_id:
+            return RANDOM
+        return KeyedIds(*self.sender, text)
+
+    def _blamed(self, error: MilvusError, place: int) -> MilvusError:
+        """An error of one row, from 0; of several it says which, where Milvus's words do not."""
+        if len(self.rows) == 1 or f"row {place} " in error.detail or "row number: " in error.detail:
+            return error
+        return MilvusError(error.code, f"{error.detail} (row {place})", error.status)

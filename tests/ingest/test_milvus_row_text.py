@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.doors.milvus.errors import MilvusError
-from ingest.doors.milvus.written import Digits, Written
+from ingest.doors.milvus.row_text import Digits, RowText
 from tests.milvus_read_rows import FULL, SCHEMA, metadata_of, read_body
 from upwell.changeset import Changeset
 from upwell.schema import RowSchema
@@ -119,7 +119,7 @@ DOCUMENTS = st.recursive(
 @given(st.dictionaries(NAMES, DOCUMENTS, max_size=3), st.booleans())
 def test_what_is_sound_is_taken_however_it_is_spaced(row: dict[str, Any], spaced: bool) -> None:
     text = json.dumps(row, separators=(" , ", " : ") if spaced else (",", ":")).encode()
-    Written(text).check_documents(orjson.loads(text), row)
+    RowText(text).check_documents(orjson.loads(text), row)
 
 
 @given(st.integers(-(1 << 63), (1 << 63) - 1), st.integers(0, 30))

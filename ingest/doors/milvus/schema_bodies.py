@@ -1,7 +1,8 @@
-"""The bodies of requests that make collections, fields and indexes."""
+"""The bodies of requests that make collections, fields and indexes: as clients send them, and not yet known to mean anything."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import orjson
@@ -31,7 +32,7 @@ class FieldAsked(Body):
     @property
     def told(self) -> dict[str, str]:
         """Its parameters, as texts."""
-        return {name: text_of(value) for name, value in (self.params | self.element_type_params).items()}
+        return param_texts(self.params | self.element_type_params)
 
 
 class SchemaAsked(Body):
@@ -83,12 +84,39 @@ class V1CollectionAsked(OfCollection):
     enable_dynamic_field: bool = True
 
 
-def text_of(value: Any) -> str:
+class PropertiesAsked(Body):
+    """What a body says that sets properties of something."""
+
+    properties: dict[str, Any] = Field(default_factory=dict, max_length=NAMED_MAX)
+
+    def added_to(self, known: dict[str, str]) -> dict[str, str]:
+        """What there is to remember once they are set."""
+        return known | param_texts(self.properties)
+
+
+class PropertyKeysAsked(Body):
+    """What a body says that takes properties away."""
+
+    property_keys: ListOf[str] = Field(
+        default_factory=list, validation_alias=AliasChoices("propertyKeys", "deleteKeys")
+    )
+
+    def taken_from(self, known: dict[str, str]) -> dict[str, str]:
+        """What there is to remember without them."""
+        gone = set(self.property_keys)
+        return {name: value for name, value in known.items() if name not in gone}
+
+
+def param_texts(params: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as Milvus keeps them."""
+    return {name: param_text(value) for name, value in params.items()}
+
+
+def param_text(value: Any) -> str:
     """A parameter as Milvus keeps it: as text."""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return (
-        orjson.dumps(value).decode() if not isinstance(value, int) or isinstance(value, bool) else str(value)
-    )
+        # Of any size, which JSON's encoder does not take.
+        return str(int(value))
+    return orjson.dumps(value).decode()

@@ -1,4 +1,4 @@
-"""What rows have in a field with a default that they say nothing about: the default, as if it had been written to them.
+"""Expressions about fields with defaults: a row that says nothing about one has the default, as if that had been written to it.
 
 A row that comes without such a field is given its default when it is written. So this is of rows that were there before the field was
 added, which in Milvus have the default too, and of rows from other doors, which know of no fields.

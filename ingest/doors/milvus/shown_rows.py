@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from ingest.doors.milvus.fields_out import Shown
+from ingest.doors.milvus.output_fields import Shown
 from ingest.large import encode
 from upwell.query.lookup import Found
 from upwell.query.search import Match
@@ -106,7 +106,7 @@ def sparse_text(indices: npt.NDArray[np.int32], values: npt.NDArray[np.float32])
     """A sparse vector as ``{"index": value}``, by ascending index; one that it has twice, as other doors allow, with the sum."""
     if len(indices) == 0:
         return b"{}"
-    # Milvus's are unsigned: see ``sparse.py``.
+    # Milvus's are unsigned: see ``vectors.py``.
     unique, place = np.unique(np.ascontiguousarray(indices).view(np.uint32), return_inverse=True)
     sums = np.bincount(place, weights=values.astype(np.float64), minlength=len(unique))
     numbers = encode(np.clip(sums, -_FLOAT32_MOST, _FLOAT32_MOST).astype(np.float32))[1:-1].split(b",")

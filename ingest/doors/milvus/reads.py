@@ -1,4 +1,8 @@
-"""What all reads of rows have in common: whose rows, seen when, by which ids, left by which filter."""
+"""What all reads of rows have in common: whose rows, seen when, by which ids, left by which filter.
+
+A read at Strong or Session sees all that was acknowledged before it came, by whichever front end; at another level what is visible by now.
+Any read may name a write that it is to see (``?after=``, ``X-After-Mutation``: Upwell's own).
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,23 @@ from typing import Any, Final
 from pydantic import Field
 
 from ingest.body.precise import describe
-from ingest.doors.milvus.consistency import consistency_of, settled
-from ingest.doors.milvus.context import Call, Collection, ListOf, OfCollection
-from ingest.doors.milvus.errors import MilvusError, bad_ids, refused
+from ingest.doors.milvus.context import Call, Collection, ListOf, OfCollection, Version
+from ingest.doors.milvus.errors import Code, MilvusError, bad_ids, refused
 from ingest.doors.milvus.expressions import parse_expression
-from ingest.doors.milvus.shown import Style
+from ingest.doors.milvus.shown_rows import Style
+from ingest.doors.milvus.values import INT64
 from upwell.catalog.tokens import Access
+from upwell.errors import NotFound, Unavailable
 from upwell.query.scope import Names
-from upwell.schema import IdType
+from upwell.schema import Consistency, IdType
 from upwell.shard.filter import Filter
 
 LIMIT_DEFAULT: Final = 100
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,40}")
-_INT64: Final = range(-(1 << 63), 1 << 63)
 _DOUBLES_END: Final = 1 << 53
+_WRONG: Final = (
+    "consistencyLevel can only be [Strong, Session, Bounded, Eventually, Customized], default: Bounded, err:"
+)
 
 
 class OfRows(OfCollection):
@@ -64,19 +71,55 @@ class Reading:
 async def begun(call: Call, params: OfRows) -> Reading:
     """A read that may begin: once. Raises Forbidden, MilvusError or Unavailable."""
     collection = await call.collection(params, Access.READ)
-    consistency = consistency_of(collection, params.consistency_level)
+    consistency = _consistency_of(collection, params.consistency_level)
     if params.partition_names and collection.schema.partition_key is not None:
         raise refused("not support manually specifying the partition names if partition key mode is used")
     partitions = list(dict.fromkeys(params.partition_names))
-    await collection.demand_loaded(partitions)
-    await settled(collection, consistency)
+    collection.demand_loaded(partitions)
+    await _settle(collection, consistency)
     # Only now: a partition may have come with a write that was waited for.
     names = await collection.namespaces(partitions)
     return Reading(collection, tuple(names) if names else None)
 
 
-def check_window(offset: int, limit: int, most: int, says: str = "invalid max query result window, ") -> None:
+def _consistency_of(collection: Collection, asked: str | None) -> Consistency:
+    """How consistent a read is to be; ``asked``: what it says itself. Raises MilvusError."""
+    if collection.call.version is Version.V1:
+        return Consistency.BOUNDED
+    if not asked:
+        return collection.schema.consistency
+    try:
+        return Consistency(asked)
+    except ValueError:
+        raise MilvusError(
+            Code.INVALID_PARAMETER,
+            f"{_WRONG}parameter:'{asked[:64]}' is incorrect, please check it: invalid parameter",
+        ) from None
+
+
+async def _settle(collection: Collection, consistency: Consistency) -> None:
+    """Return once a read that begins now sees what it is to see. Raises Unavailable, or MilvusError for a write that there is not."""
+    call, index = collection.call, collection.index
+    wait_s = call.bounded(call.settings.milvus_read_wait_s)
+    after = call.request.query.get("after") or call.request.headers.get("X-After-Mutation")
+    if after:
+        try:
+            await call.ops.seen(index, after, wait_s)
+        except NotFound as error:
+            raise MilvusError(Code.INVALID_PARAMETER, f"{error.detail}: invalid parameter") from None
+    if consistency.waits:
+        try:
+            await call.ops.caught_up(index, wait_s)
+        except Unavailable:
+            raise Unavailable(
+                "writes that were acknowledged before this read are not visible yet; try again later, or with "
+                f"consistencyLevel {Consistency.BOUNDED}"
+            ) from None
+
+
+def check_window(offset: int, limit: int, most: int) -> None:
     """Raise MilvusError unless so many rows may be asked for after so many others."""
+    says = "invalid max query result window, "
     if offset < 0:
         raise refused(f"{says}offset [{offset}] is invalid, should be gte than 0")
     if limit <= 0:
@@ -102,7 +145,7 @@ def _id_of(kind: IdType, given: Any) -> str:
     # Beyond, a double may stand for another integer than was sent.
     whole = isinstance(given, float) and given.is_integer() and abs(given) < _DOUBLES_END
     number = int(given) if digits or whole else given
-    if type(number) is not int or number not in _INT64:
+    if type(number) is not int or number not in INT64:
         raise _bad_id("an integer of 64 bits", given)
     return str(number)
 
