@@ -18,7 +18,7 @@ from ingest.body import Rules, parse_upload
 from tests import bodies
 from tests.bodies import ANYTHING, Sent, an_object, array, mostly, nested, quoted
 from tests.service import TOKEN, Index, Service, running
-from tests.thorough import examples
+from tests.thorough import THOROUGH, examples
 from upwell.changeset import Changeset, Operation
 from upwell.errors import Invalid
 
@@ -379,8 +379,11 @@ def test_questions_of_every_kind(service: Service, wire: Wire) -> None:
             wire.ask("DELETE", f"{where}/{reply.envelope['result']['name']}")
 
     ask()
-    assert {(path, 400) for path in QUESTIONS} <= statuses
-    assert {("/query", 200), ("/get_by_ids", 200), ("/delete_by_ids", 200)} <= statuses
+    # Fewer questions do not surely meet each case.
+    assert {200, 400} <= {status for _, status in statuses}
+    if THOROUGH:
+        assert {(path, 400) for path in QUESTIONS} <= statuses
+        assert {("/query", 200), ("/get_by_ids", 200), ("/delete_by_ids", 200)} <= statuses
     index.visible(index.upsert([{"id": "z", "values": [1, 2, 3]}]))
 
 
