@@ -44,6 +44,8 @@ CONNECTIONS = 2
 QUERIES = 500
 NEAREST = 10
 MERGED_WAIT_S = 120.0
+#: An index that rests is merged further after two seconds.
+SETTLED_S = 4.0
 WIDTHS = (20, 12, 12, 14, 10)
 STATUS = f"{BASE}/{NAME}"
 UPSERTS = {
@@ -90,17 +92,18 @@ class Door:
                 raise RuntimeError(f"mutation {mutation} failed")
 
     async def merged(self, rows: int) -> None:
-        """Return once the index holds so many rows and rests."""
-        until = time.monotonic() + MERGED_WAIT_S
-        while time.monotonic() < until:
+        """Return once the index holds so many rows, and has not been merging for a while."""
+        until, quiet_since = time.monotonic() + MERGED_WAIT_S, time.monotonic()
+        while time.monotonic() - quiet_since < SETTLED_S:
             async with self.session.get(f"{STATUS}/info") as answer:
                 info = (await answer.json())["result"]
             if info["vectorCount"] != rows:
                 raise RuntimeError(f"{info['vectorCount']} rows are visible, there should be {rows}")
-            if info["compaction"]["pending"] == 0 and info["compaction"]["unindexed"] == 0:
-                return
-            await asyncio.sleep(0.5)
-        raise RuntimeError("the index was not merged in time")
+            if info["compaction"]["pending"] or info["compaction"]["unindexed"]:
+                quiet_since = time.monotonic()
+            if time.monotonic() > until:
+                raise RuntimeError("the index was not merged in time")
+            await asyncio.sleep(0.1)
 
     async def ask(self, body: bytes) -> int:
         """Ask for the nearest rows; returns how many came."""
