@@ -191,7 +191,7 @@ def test_uploads_of_every_kind(service: Service, wire: Wire) -> None:
         assert wire.newest(index) == last[0]
 
     upload()
-    assert count > 10 and last[0] is not None
+    assert count > (30 if THOROUGH else 10) and last[0] is not None
     service.start_worker()
     index.visible(last[0])
     assert wire.ask("GET", index.path("/mutations?state=failed")).envelope["result"] == []
