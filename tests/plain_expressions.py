@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from upwell.schema import FieldType, ScalarField
+
 NOTHING = object()
 INT64 = range(-(1 << 63), 1 << 63)
 
@@ -161,3 +163,8 @@ def every(answers: list[bool | None]) -> bool | None:
 
 def some(answers: list[bool | None]) -> bool | None:
     return denied(every([denied(one) for one in answers]))
+
+
+def nullable(name: str, kind: FieldType, element: FieldType | None = None) -> ScalarField:
+    """A field that may be left out."""
+    return ScalarField(name=name, type=kind, nullable=True, element=element)

@@ -11,11 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
+import pytest
 
 from tests.making import Client, drain, make_engine, make_index
 from upwell.changeset import Changeset, Details, KeyScope, Operation, Rename, without_rows
 from upwell.kinds import IndexKind
-from upwell.query.search import Match
+from upwell.query import search as searching
+from upwell.query.fusion import Fusion
+from upwell.query.hybrid import DenseScore, Question, depth_of
+from upwell.query.scope import Names, RowFilter
+from upwell.query.search import RECALL, Match
+from upwell.query.sparse import SparseVector
+from upwell.shard import ann
 from upwell.shard.deletions import Mask
 from upwell.shard.metric import Metric
 from upwell.shard.segment import Segment
@@ -179,3 +186,39 @@ def answered(matches: Sequence[Match]) -> list[tuple[str, float]]:
 def floats(matches: Sequence[Match]) -> list[tuple[str, str]]:
     """Ids, and scores as the shortest decimals of float32, which is how clients see them."""
     return [(match.found.id, str(np.float32(match.closeness))) for match in matches]
+
+
+def search_hybrid(
+    view: View,
+    dense: npt.NDArray[np.float32] | None,
+    sparse: SparseVector | None,
+    count: int,
+    namespace: Names = None,
+    *,
+    dense_score: DenseScore,
+    fusion: Fusion = Fusion.RRF,
+    within: RowFilter | None = None,
+    idf: bool = False,
+    recall: float = RECALL,
+) -> list[Match]:
+    """The best ``count`` by a dense vector, a sparse one, or both fused; best first; ``closeness`` is the score. Blocking."""
+    question = Question(
+        dense=dense,
+        sparse=sparse,
+        namespace=namespace,
+        dense_score=dense_score,
+        fusion=fusion,
+        within=within,
+        idf=idf,
+        recall=recall,
+    )
+    return question.answer(view, count, depth_of(count), within)
+
+
+def small_tiers(patch: pytest.MonkeyPatch, dimensions: int) -> None:
+    """Let segments of a few dozen rows have codes from so many dimensions on, and searches compare few rows one by one."""
+    patch.setattr(ann, "CODED_ROWS_MIN", 48)
+    patch.setattr(ann, "CODED_DIMENSIONS_MIN", dimensions)
+    patch.setattr(ann, "SAMPLE_ROWS_LISTED", 40)
+    patch.setattr(searching, "SCANNED_ROWS", 6)
+    patch.setattr(searching, "EXACT_SHARE", 1)

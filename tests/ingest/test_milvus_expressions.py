@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from ingest.doors.milvus.errors import Code, MilvusError
 from ingest.doors.milvus.expressions import GRAMMAR, WORDS, parse_expression
-from upwell.schema import OPEN_SCHEMA, FieldType, IdType, RowSchema, ScalarField
+from tests.plain_expressions import nullable
+from upwell.schema import OPEN_SCHEMA, FieldType, IdType, RowSchema
 from upwell.shard.filter import (
     FILTER_DEPTH_MAX,
     Every,
@@ -27,23 +28,18 @@ from upwell.shard.filter import (
 )
 from upwell.shard.filter_json import filter_from_json, filter_to_json
 
-
-def declared(name: str, kind: FieldType, element: FieldType | None = None) -> ScalarField:
-    return ScalarField(name=name, type=kind, nullable=True, element=element)
-
-
 FIELDS = (
-    declared("BoolField", FieldType.BOOL),
-    declared("Int8Field", FieldType.INT8),
-    declared("Int32Field", FieldType.INT32),
-    declared("Int64Field", FieldType.INT64),
-    declared("FloatField", FieldType.FLOAT),
-    declared("DoubleField", FieldType.DOUBLE),
-    declared("VarCharField", FieldType.VARCHAR),
-    declared("StringField", FieldType.VARCHAR),
-    declared("JSONField", FieldType.JSON),
-    declared("ArrayField", FieldType.ARRAY, FieldType.INT64),
-    declared("StringArrayField", FieldType.ARRAY, FieldType.VARCHAR),
+    nullable("BoolField", FieldType.BOOL),
+    nullable("Int8Field", FieldType.INT8),
+    nullable("Int32Field", FieldType.INT32),
+    nullable("Int64Field", FieldType.INT64),
+    nullable("FloatField", FieldType.FLOAT),
+    nullable("DoubleField", FieldType.DOUBLE),
+    nullable("VarCharField", FieldType.VARCHAR),
+    nullable("StringField", FieldType.VARCHAR),
+    nullable("JSONField", FieldType.JSON),
+    nullable("ArrayField", FieldType.ARRAY, FieldType.INT64),
+    nullable("StringArrayField", FieldType.ARRAY, FieldType.VARCHAR),
 )
 SCHEMA = RowSchema(ids=IdType.INT64, fields=FIELDS)
 CLOSED = RowSchema(ids=IdType.TEXT, id_field="key", fields=FIELDS, dynamic=False)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ingest.doors.milvus.expressions import parse_expression
 from tests import plain_expressions as plain
-from tests.plain_expressions import Place, Row
-from upwell.schema import FieldType, IdType, RowSchema, ScalarField
+from tests.plain_expressions import Place, Row, nullable
+from upwell.schema import FieldType, IdType, RowSchema
 from upwell.shard.filter import MetadataColumns, matching
 from upwell.shard.filter_json import filter_from_json, filter_to_json
 
@@ -26,10 +26,6 @@ TEXTS = st.sampled_from(
 BOOLEANS = st.booleans()
 ANYTHING = st.one_of(INTEGERS, FLOATS, TEXTS, BOOLEANS)
 ORDERS = st.sampled_from(["==", "!=", "<", "<=", ">", ">="])
-
-
-def nullable(name: str, kind: FieldType, element: FieldType | None = None) -> ScalarField:
-    return ScalarField(name=name, type=kind, nullable=True, element=element)
 
 
 FIELDS = (

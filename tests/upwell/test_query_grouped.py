@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 
 from tests.making import Client, delete, drain, make_engine, make_index
+from tests.querying import small_tiers
 from upwell.changeset import Changeset, Operation
 from upwell.properties import ABSENT, value_at
 from upwell.query import grouped as grouping_module
-from upwell.query import search as searching
 from upwell.query.grouped import Grouping, grouped, search_grouped
 from upwell.query.scope import RowFilter
 from upwell.query.search import Match, search
-from upwell.shard import ann, merge
+from upwell.shard import merge
 from upwell.shard.deletions import Mask
 from upwell.shard.metric import Metric
 from upwell.shard.segment import Segment
@@ -39,11 +39,7 @@ VALUES: list[Any] = [
 @pytest.fixture(autouse=True, scope="module")
 def _few_rows_are_asked_for() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ann, "CODED_ROWS_MIN", 48)
-        patch.setattr(ann, "CODED_DIMENSIONS_MIN", DIMENSIONS)
-        patch.setattr(ann, "SAMPLE_ROWS_LISTED", 40)
-        patch.setattr(searching, "SCANNED_ROWS", 6)
-        patch.setattr(searching, "EXACT_SHARE", 1)
+        small_tiers(patch, DIMENSIONS)
         patch.setattr(merge, "FOLDED_BYTES_MAX", 0)
         patch.setattr(grouping_module, "FIRST", 3)
         yield

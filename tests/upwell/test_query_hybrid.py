@@ -12,10 +12,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.querying import DIMENSIONS, Row, Story, answered, even_ids, floats, is_even, sparse_of
+from tests.querying import (
+    DIMENSIONS,
+    Row,
+    Story,
+    answered,
+    even_ids,
+    floats,
+    is_even,
+    search_hybrid,
+    sparse_of,
+)
 from upwell.kinds import IndexKind
 from upwell.query.fusion import ByRank, ByScore, Fusion, Scored
-from upwell.query.hybrid import Question, depth_of, fuse_lists, search_hybrid
+from upwell.query.hybrid import Question, depth_of, fuse_lists
 from upwell.query.resumable import ResumableQuery
 from upwell.query.search import search
 from upwell.query.sparse import search_sparse

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 
 from tests.making import Client, delete, drain, make_engine, make_index, upsert
 from tests.plain_filters import written_integer
-from tests.querying import NAMESPACES, Story, answered, even_ids, is_even, sparse_of
+from tests.querying import NAMESPACES, Story, answered, even_ids, is_even, search_hybrid, sparse_of
 from upwell.kinds import IndexKind
 from upwell.query import keyed
-from upwell.query.hybrid import search_hybrid
 from upwell.query.keyed import count_rows, keyed_rows
 from upwell.query.scan import Scan
 from upwell.query.scope import Names, RowFilter

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 
 from tests.making import Client, delete, drain, make_engine, make_index
+from tests.querying import small_tiers
 from upwell.changeset import Changeset, Operation
 from upwell.kinds import IndexKind
 from upwell.query import ranged
-from upwell.query import search as searching
 from upwell.query.ranged import Bounds, search_sparse_within, search_within
 from upwell.query.search import Match, search
 from upwell.query.sparse import search_sparse
-from upwell.shard import ann, merge
+from upwell.shard import merge
 from upwell.shard.deletions import Mask
 from upwell.shard.metric import Metric
 from upwell.shard.segment import Segment
@@ -34,11 +34,7 @@ ROWS = 500
 @pytest.fixture(autouse=True, scope="module")
 def _few_rows_have_codes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ann, "CODED_ROWS_MIN", 48)
-        patch.setattr(ann, "CODED_DIMENSIONS_MIN", DIMENSIONS)
-        patch.setattr(ann, "SAMPLE_ROWS_LISTED", 40)
-        patch.setattr(searching, "SCANNED_ROWS", 6)
-        patch.setattr(searching, "EXACT_SHARE", 1)
+        small_tiers(patch, DIMENSIONS)
         patch.setattr(merge, "FOLDED_BYTES_MAX", 0)
         patch.setattr(ranged, "PASSED", 1)
         patch.setattr(ranged, "PASSED_MORE", 5)

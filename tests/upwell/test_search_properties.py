@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.making import Client, delete, drain, make_engine, make_index
+from tests.querying import small_tiers
 from tests.thorough import examples
 from upwell.changeset import Changeset, KeyScope, Operation
 from upwell.engine import Engine, Index
@@ -40,14 +41,10 @@ SEEN_KINDS: set[str] = set()
 @pytest.fixture(autouse=True, scope="module")
 def _everything_is_small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ann, "CODED_ROWS_MIN", 48)
+        small_tiers(patch, CODED_DIMENSIONS)
         patch.setattr(ann, "LISTS", ((240, 12), (120, 4)))
-        patch.setattr(ann, "CODED_DIMENSIONS_MIN", CODED_DIMENSIONS)
-        patch.setattr(ann, "SAMPLE_ROWS_LISTED", 40)
-        patch.setattr(searching, "SCANNED_ROWS", 6)
         patch.setattr(searching, "SCANNED_FLAT_ROWS", 3)
         patch.setattr(searching, "CODED_FIRST", 4)
-        patch.setattr(searching, "EXACT_SHARE", 1)
         patch.setattr(searching, "CODED_LEAST", 2)
         patch.setattr(os, "fsync", lambda fd: None)
         yield
@@ -381,6 +378,7 @@ def test_rows_with_a_mean_are_found_by_queries_without(tmp_path: Path) -> None:
     vectors = (random.normal(size=(3_000, 64)) + 3 * np.sign(random.normal(size=64))).astype(np.float32)
     ids = pa.array([f"v{n}" for n in range(3_000)])
     with pytest.MonkeyPatch.context() as patch:
+        small_tiers(patch, CODED_DIMENSIONS)
         patch.setattr(ann, "LISTS", ())
         Client(index).append(Changeset(operation=Operation.UPSERT, ids=ids, vectors=vectors, received=3_000))
         drain(engine, index)

@@ -67,7 +67,7 @@ class Databases:
             # The name that lies there may be another to everybody but the file system.
             if notes.get("made") or notes.get("name", name) != name:
                 raise Exists("a database of this name exists", name=name)
-            return {"name": name, "made": True, "properties": properties, "aliases": {}}
+            return _unmade(name) | {"made": True, "properties": properties}
 
         self._of(name).change(make)
 
@@ -75,23 +75,20 @@ class Databases:
         """Let there be no such database. Raises NotFound, or Invalid for the default one and for one that has indexes."""
         if name == DEFAULT_DATABASE:
             raise Invalid("the default database cannot be dropped", name=name)
-        if not self.exists(name):
-            raise NotFound("there is no such database", name=name)
+        self._demand(name)
         if self._has_indexes(name):
             raise Invalid("the database has indexes; drop them first", name=name)
-        self._change(name, lambda _: {"name": name, "made": False, "properties": {}, "aliases": {}})
+        self._change(name, lambda _: _unmade(name))
 
     def properties(self, name: str) -> dict[str, Any]:
         """What was said of a database. Raises NotFound."""
-        if not self.exists(name):
-            raise NotFound("there is no such database", name=name)
+        self._demand(name)
         found: dict[str, Any] = self._read(name).get("properties", {})
         return found
 
     def alter(self, name: str, make: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
         """Let the properties become what ``make`` makes of them, which may be asked several times. Raises NotFound, or what it raises."""
-        if not self.exists(name):
-            raise NotFound("there is no such database", name=name)
+        self._demand(name)
         became = self._change(name, lambda notes: notes | {"properties": make(notes["properties"])})
         found: dict[str, Any] = became["properties"]
         return found
@@ -155,6 +152,10 @@ class Databases:
         }
         return sum(old.collect() for old in self._old.values())
 
+    def _demand(self, name: str) -> None:
+        if not self.exists(name):
+            raise NotFound("there is no such database", name=name)
+
     def _has_indexes(self, name: str) -> bool:
         return next(self._catalog.names(name), None) is not None
 
@@ -190,13 +191,18 @@ class Databases:
         def whole(notes: dict[str, Any]) -> dict[str, Any]:
             if notes.get("name", name) != name:
                 raise Invalid("another database has this name, to the file system", name=name)
-            return make({"name": name, "made": False, "properties": {}, "aliases": {}} | notes)
+            return make(_unmade(name) | notes)
 
         return self._of(name).change(whole)
 
 
 def _aliases_in(notes: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return {alias: (called, identity) for alias, (called, identity) in notes.get("aliases", {}).items()}
+
+
+def _unmade(name: str) -> dict[str, Any]:
+    """What is known of a database of which nothing was said."""
+    return {"name": name, "made": False, "properties": {}, "aliases": {}}
 
 
 def _folder(name: str) -> str:

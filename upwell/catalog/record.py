@@ -15,7 +15,7 @@ from upwell.changeset import KeyScope
 from upwell.errors import Corrupt, NotFound
 from upwell.format import Kind, pack
 from upwell.kinds import IndexKind
-from upwell.schema import RowSchema
+from upwell.schema import OPEN_SCHEMA, RowSchema
 from upwell.shard.metric import Metric
 from upwell.store import Store, create_own, read_object
 
@@ -59,6 +59,11 @@ class IndexRecord(BaseModel):
         """Can it make all the vectors of a row from text?"""
         dense = self.embedding_model is not None or not self.kind.has_dense
         return dense and (self.sparse_embedding_model is not None or not self.kind.has_sparse)
+
+    @property
+    def effective_schema(self) -> RowSchema:
+        """What its rows are to a door that has schemas, whichever door it was made at."""
+        return self.row_schema or OPEN_SCHEMA
 
     @property
     def folder(self) -> str:

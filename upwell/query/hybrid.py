@@ -68,33 +68,6 @@ class Question:
         return search_sparse(view, self.sparse, count, self.namespace, within=within, idf=self.idf)
 
 
-def search_hybrid(
-    view: View,
-    dense: npt.NDArray[np.float32] | None,
-    sparse: SparseVector | None,
-    count: int,
-    namespace: Names = None,
-    *,
-    dense_score: DenseScore,
-    fusion: Fusion = Fusion.RRF,
-    within: RowFilter | None = None,
-    idf: bool = False,
-    recall: float = RECALL,
-) -> list[Match]:
-    """The best ``count`` by a dense vector, a sparse one, or both fused; best first; ``closeness`` is the score. Blocking."""
-    question = Question(
-        dense=dense,
-        sparse=sparse,
-        namespace=namespace,
-        dense_score=dense_score,
-        fusion=fusion,
-        within=within,
-        idf=idf,
-        recall=recall,
-    )
-    return question.answer(view, count, depth_of(count), within)
-
-
 def fuse_lists(lists: Sequence[Sequence[Match]], how: How) -> list[Match]:
     """One ranking of several of the same view, best first, equals as ``in_order`` says; ``closeness`` is the score.
 

@@ -22,7 +22,6 @@ from upwell.catalog.tokens import Access, Grant
 from upwell.engine import Index
 from upwell.errors import Invalid
 from upwell.kinds import IndexKind
-from upwell.schema import OPEN_SCHEMA
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -97,7 +96,7 @@ def demand_dense(record: IndexRecord) -> None:
 def demand_writable(record: IndexRecord) -> None:
     """Raise a 400 for an index whose rows this door cannot write. What names ids only, and what gives out, works there too."""
     demand_dense(record)
-    if not (record.row_schema or OPEN_SCHEMA).is_open:
+    if not record.effective_schema.is_open:
         raise CloudflareError(
             400,
             OWN_CODES + 400,

@@ -21,7 +21,6 @@ from upwell.engine import Index
 from upwell.errors import Gone, Invalid, TooLarge
 from upwell.query.listing import Place, decode_cursor, encode_cursor
 from upwell.query.lookup import Found, lookup
-from upwell.schema import OPEN_SCHEMA
 
 LIST_DEFAULT = 100
 
@@ -42,7 +41,7 @@ async def _upload(request: web.Request, operation: Operation) -> web.Response:
     ops, wishes = operations(request), wishes_of(request)
     if not wishes.dry_run:
         await ops.admit(index, adds_rows=True)
-    settings, schema = ops.engine.settings, index.record.row_schema or OPEN_SCHEMA
+    settings, schema = ops.engine.settings, index.record.effective_schema
     rules = Rules(
         dimensions=index.record.dimensions,
         vectors_max=settings.request_vectors_max,

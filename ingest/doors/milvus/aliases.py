@@ -35,7 +35,7 @@ class MaybeOfCollection(Params):
 async def list_(call: Call) -> web.Response:
     """``aliases/list``: those of a collection, or of all that the token may see."""
     asked = await call.params(MaybeOfCollection)
-    database = call.named_database(asked)
+    database = call.named_database(asked.db_name)
     only = call.grant.index
     call.grant.check(Access.READ, database, asked.collection_name or (None if only == ANY else only))
     await call.demand_database(database)
@@ -105,7 +105,7 @@ async def _meant(call: Call, asked: OfAlias) -> tuple[str, str]:
 
     Who may see one collection only is not told whether there are aliases of others.
     """
-    database = call.named_database(asked)
+    database = call.named_database(asked.db_name)
     call.grant.check(Access.READ, database, None if call.grant.index == ANY else call.grant.index)
     await call.demand_database(database)
     meant = await call.ops.look(call.ops.engine.databases.meant_by, database, asked.alias_name)

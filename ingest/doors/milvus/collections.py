@@ -69,7 +69,7 @@ class CollectionPropertyKeys(OfCollection, PropertyKeysAsked):
 async def list_(call: Call) -> web.Response:
     """``collections/list``, v1's ``collections``: the names of those that the token may see."""
     asked = await call.params(Params)
-    database, only = call.named_database(asked), call.grant.index
+    database, only = call.named_database(asked.db_name), call.grant.index
     call.grant.check(Access.READ, database, None if only == ANY else only)
     await call.demand_database(database)
     names = await call.ops.look(lambda: list(call.ops.engine.catalog.names(database)))

@@ -33,8 +33,9 @@ from upwell.catalog.tokens import Access, Grant
 from upwell.engine import Engine, Index
 from upwell.errors import NotFound, TooLarge
 from upwell.query.patience import Patience
-from upwell.schema import OPEN_SCHEMA, RowSchema
+from upwell.schema import RowSchema
 from upwell.settings import Settings
+from upwell.shard.view import View
 
 DEFAULT_DATABASE: Final = "default"
 #: Milvus says "should be nil", and means the opposite.
@@ -148,14 +149,14 @@ class Call:
 
     async def database(self, params: Params, access: Access = Access.READ) -> str:
         """The database that is meant, once the token is known to allow ``access`` to all of it. Raises Forbidden or MilvusError."""
-        name = self.named_database(params)
+        name = self.named_database(params.db_name)
         self.grant.check(access, name, None)
         await self.demand_database(name)
         return name
 
-    def named_database(self, params: Params) -> str:
-        """What the request calls its database."""
-        return params.db_name or self.request.headers.get("DB-Name") or DEFAULT_DATABASE
+    def named_database(self, given: str | None) -> str:
+        """What the request calls its database. ``given``: what its body says, if anything."""
+        return given or self.request.headers.get("DB-Name") or DEFAULT_DATABASE
 
     async def demand_database(self, name: str) -> None:
         """Raise MilvusError unless there is a database of this name."""
@@ -164,7 +165,9 @@ class Call:
 
     async def collection(self, params: OfCollection, access: Access) -> Collection:
         """The collection that is meant, once the token is known to allow ``access`` to it. Raises Forbidden or MilvusError."""
-        return await self.collection_called(self.named_database(params), params.collection_name, access)
+        return await self.collection_called(
+            self.named_database(params.db_name), params.collection_name, access
+        )
 
     async def collection_called(self, database: str, name: str, access: Access) -> Collection:
         """The same by its name, or by an alias of it; what the token allows is asked of the name that the request uses."""
@@ -184,7 +187,7 @@ class Call:
                 index, facts = await ops.look(_opened, ops.engine, database, meant)
             except NotFound:
                 raise no_collection(database, name) from None
-        schema = schema_with(index.record.row_schema or OPEN_SCHEMA, facts)
+        schema = schema_with(index.record.effective_schema, facts)
         return Collection(self, database, name, index, facts, schema)
 
 
@@ -216,16 +219,24 @@ class Collection:
 
     async def namespaces(self, partitions: Sequence[str]) -> list[str]:
         """The namespaces that partitions are, once it is known that there are such. Raises MilvusError."""
-        for name in partitions:
-            if not await self.has_partition(name):
-                raise no_partition(name)
+        undeclared = [name for name in partitions if not self._declares(name)]
+
+        def lacking(view: View) -> str | None:
+            return next((name for name in undeclared if not view.has_namespace(name)), None)
+
+        absent = await self.call.ops.read(self.index, lacking) if undeclared else None
+        if absent is not None:
+            raise no_partition(absent)
         return [namespace_of(name) for name in partitions]
 
     async def has_partition(self, name: str) -> bool:
         """Is there a partition of this name: the default one, one that was declared, or one with rows?"""
-        if name == DEFAULT_PARTITION or name in self.facts.partitions:
+        if self._declares(name):
             return True
         return await self.call.ops.read(self.index, lambda view: view.has_namespace(name))
+
+    def _declares(self, name: str) -> bool:
+        return name == DEFAULT_PARTITION or name in self.facts.partitions
 
 
 def namespace_of(partition: str) -> str:

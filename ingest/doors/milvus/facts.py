@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from upwell.engine import Index
-from upwell.schema import INT64_SCHEMA, OPEN_SCHEMA, RowSchema, ScalarField
+from upwell.schema import INT64_SCHEMA, RowSchema, ScalarField
 from upwell.shard.metric import Metric
 
 METRICS: Final = {"COSINE": Metric.COSINE, "L2": Metric.EUCLIDEAN, "IP": Metric.DOT_PRODUCT}
@@ -116,7 +116,7 @@ def _facts(index: Index, notes: dict[str, Any]) -> Facts:
 
 def vector_metrics(index: Index) -> dict[str, str]:
     """The fields that are vectors, and Milvus's name of what each is compared by."""
-    record, schema = index.record, index.record.row_schema or OPEN_SCHEMA
+    record, schema = index.record, index.record.effective_schema
     dense = {schema.vector_field: METRIC_NAMES[record.metric]} if record.kind.has_dense else {}
     return dense | ({schema.sparse_field: SPARSE_METRIC} if record.kind.has_sparse else {})
 

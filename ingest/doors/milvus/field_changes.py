@@ -17,7 +17,7 @@ from ingest.doors.milvus.names import check_field
 from ingest.doors.milvus.schema_bodies import PARAMS_MAX, FieldAsked, param_texts
 from ingest.doors.milvus.schemas import FIELDS_MAX
 from upwell.catalog.tokens import Access
-from upwell.schema import OPEN_SCHEMA, FieldType, IdType
+from upwell.schema import FieldType, IdType
 
 #: What may be said of a field later.
 CHANGEABLE: Final = ("max_length", "max_capacity", "mmap.enabled", "mmap_enabled")
@@ -84,7 +84,7 @@ async def alter_properties(call: Call) -> web.Response:
 
 
 def _names(collection: Collection, facts: Facts) -> list[str]:
-    schema = schema_with(collection.index.record.row_schema or OPEN_SCHEMA, facts)
+    schema = schema_with(collection.index.record.effective_schema, facts)
     return [schema.id_field, *vector_metrics(collection.index), *(one.name for one in schema.fields)]
 
 

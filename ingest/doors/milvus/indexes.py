@@ -50,7 +50,7 @@ from upwell.catalog.tokens import Access
 from upwell.engine import Engine, Index
 from upwell.errors import Conflict, NotFound
 from upwell.kinds import IndexKind
-from upwell.schema import OPEN_SCHEMA, RowSchema
+from upwell.schema import RowSchema
 from upwell.shard.metric import Metric
 
 DEFAULT_METRIC: Final = "COSINE"
@@ -285,7 +285,7 @@ def _not_indexed(fields: Sequence[str]) -> MilvusError:
 
 
 def _is_dense(index: Index, field: str) -> bool:
-    return index.record.kind.has_dense and field == (index.record.row_schema or OPEN_SCHEMA).vector_field
+    return index.record.kind.has_dense and field == index.record.effective_schema.vector_field
 
 
 def _with_index(facts: Facts, asked: IndexFact) -> Facts:
@@ -306,7 +306,7 @@ def _made_anew(engine: Engine, index: Index, metric: Metric) -> Index:
     known = facts_of(index)
     if not known.made:
         raise duplicate(old.name)
-    if known.on_field((old.row_schema or OPEN_SCHEMA).vector_field) is not None:
+    if known.on_field(old.effective_schema.vector_field) is not None:
         raise refused(ONE_PER_FIELD)
     try:
         return engine.replace(index, NewIndex.like(old, metric))

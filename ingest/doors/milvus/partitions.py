@@ -8,7 +8,7 @@ from aiohttp import web
 
 from ingest.doors.milvus.answers import success
 from ingest.doors.milvus.context import Call, Collection, ListOf, Name, OfCollection, namespace_of
-from ingest.doors.milvus.errors import invalid, no_partition, refused
+from ingest.doors.milvus.errors import invalid, refused
 from ingest.doors.milvus.facts import DEFAULT_PARTITION, Facts, change_facts
 from ingest.doors.milvus.indexes import check_loadable
 from ingest.doors.milvus.mutations import apply
@@ -139,9 +139,7 @@ async def _named(call: Call) -> tuple[Collection, list[str]]:
     """The collection and the partitions that are meant, which are there."""
     asked = await call.params(OfPartitions)
     collection = await call.collection(asked, Access.WRITE)
-    for name in asked.partition_names:
-        if not await collection.has_partition(name):
-            raise no_partition(name)
+    await collection.namespaces(asked.partition_names)
     return collection, asked.partition_names
 
 

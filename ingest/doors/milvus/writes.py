@@ -18,7 +18,7 @@ from ingest.admission import check_room
 from ingest.body import Rules
 from ingest.body.documents import Span
 from ingest.doors.milvus.answers import answer, success
-from ingest.doors.milvus.context import Call, Collection, OfCollection, Params, Version
+from ingest.doors.milvus.context import Call, Collection, OfCollection, Version
 from ingest.doors.milvus.errors import invalid, missing
 from ingest.doors.milvus.expressions import parse_expression
 from ingest.doors.milvus.mutations import acknowledged, outcome_of, sender_of
@@ -56,7 +56,7 @@ async def _put(call: Call, *, inserts: bool) -> web.Response:
         heading = await ops.look_into(received, _finder(call))
         if heading.collection is None or heading.rows is None:
             raise missing("collectionName", DATA)
-        named = call.named_database(Params(db_name=heading.database))
+        named = call.named_database(heading.database)
         collection = await call.collection_called(named, heading.collection, Access.WRITE)
         await ops.admit(collection.index, adds_rows=True)
         how = await _how(collection, heading, heading.rows, sender, inserts=inserts)

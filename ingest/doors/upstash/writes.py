@@ -25,7 +25,6 @@ from ingest.wishes import ACCEPTED, idempotency_key, naming, preferred_wait_s, w
 from upwell.changeset import Changeset, Details, KeyScope, Operation, Rename, Selection, without_rows
 from upwell.errors import Invalid, Unavailable
 from upwell.outcome import Outcome, State
-from upwell.schema import OPEN_SCHEMA
 
 SUCCESS = "Success"
 
@@ -104,7 +103,7 @@ def _sender(asked: Asked) -> Sender:
 async def _taken(asked: Asked, *, adds_rows: bool = False) -> Accepted:
     """Read the body of a write, and make it durable."""
     ops, settings, record = asked.ops, asked.settings, asked.index.record
-    sender, schema = _sender(asked), record.row_schema or OPEN_SCHEMA
+    sender, schema = _sender(asked), record.effective_schema
     if asked.command != "delete" and not schema.is_open:
         raise UpstashError(HTTPStatus.UNPROCESSABLE_ENTITY, no_schema(record.account, record.name))
     await ops.admit(asked.index, adds_rows=adds_rows)
