@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from upwell.query.lookup import Found
 from upwell.query.rescore import Closeness, Rescorer, exact_closeness
 from upwell.query.scope import Identities, Names, RowFilter, identities_of, selected
-from upwell.query.search import RECALL, Match, in_order, search
+from upwell.query.search import RECALL, Match, kept_by, search
 from upwell.query.sparse import SparseVector, search_sparse
 from upwell.shard.deletions import Mask
 from upwell.shard.view import View
@@ -107,11 +106,4 @@ def _compared(
             close = exact_closeness(live, view.record.metric, query, rows)
             holds = bounds.hold(close)
             rescorer.keep(place, rows[holds], close[holds])
-    nearest = rescorer.nearest()
-    matches = [
-        Match(Found(segments[place].segment, row, view.namespaces), close)
-        for close, place, row in zip(
-            nearest.close.tolist(), nearest.place.tolist(), nearest.row.tolist(), strict=True
-        )
-    ]
-    return in_order(matches)[:count]
+    return kept_by(rescorer, view, segments)[:count]

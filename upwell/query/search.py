@@ -7,6 +7,7 @@ few rows are left to look at they are compared one by one, which is exact and ch
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +122,11 @@ def search(
             coded.append((place, part))
     if coded:
         _search_coded(coded, rescorer, count, recall)
+    return kept_by(rescorer, view, segments)[:count]
+
+
+def kept_by(rescorer: Rescorer, view: View, segments: Sequence[LiveSegment]) -> list[Match]:
+    """The rows that a rescorer over these segments of a view has kept, closest first."""
     nearest = rescorer.nearest()
     matches = [
         Match(Found(segments[place].segment, row, view.namespaces), close)
@@ -128,7 +134,7 @@ def search(
             nearest.close.tolist(), nearest.place.tolist(), nearest.row.tolist(), strict=True
         )
     ]
-    return in_order(matches)[:count]
+    return in_order(matches)
 
 
 def _search_coded(coded: list[tuple[int, _Part]], rescorer: Rescorer, count: int, recall: float) -> None:

@@ -6,7 +6,6 @@ Any read may name a write that it is to see (``?after=``, ``X-After-Mutation``: 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,7 +17,7 @@ from ingest.doors.milvus.context import Call, Collection, ListOf, OfCollection, 
 from ingest.doors.milvus.errors import Code, MilvusError, bad_ids, refused
 from ingest.doors.milvus.expressions import parse_expression
 from ingest.doors.milvus.shown_rows import Style
-from ingest.doors.milvus.values import INT64
+from ingest.doors.milvus.values import INT64, INTEGER
 from upwell.catalog.tokens import Access
 from upwell.errors import NotFound, Unavailable
 from upwell.query.scope import Names
@@ -26,7 +25,6 @@ from upwell.schema import Consistency, IdType
 from upwell.shard.filter import Filter
 
 LIMIT_DEFAULT: Final = 100
-_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,40}")
 _DOUBLES_END: Final = 1 << 53
 _WRONG: Final = (
     "consistencyLevel can only be [Strong, Session, Bounded, Eventually, Customized], default: Bounded, err:"
@@ -141,7 +139,7 @@ def _id_of(kind: IdType, given: Any) -> str:
             # As a write keeps it.
             return str(given)
         raise _bad_id("a string", given)
-    digits = isinstance(given, str) and _INTEGER.fullmatch(given)
+    digits = isinstance(given, str) and INTEGER.fullmatch(given)
     # Beyond, a double may stand for another integer than was sent.
     whole = isinstance(given, float) and given.is_integer() and abs(given) < _DOUBLES_END
     number = int(given) if digits or whole else given

@@ -29,7 +29,7 @@ RANGES: Final = {
     FieldType.INT64: INT64,
 }
 #: Twenty digits are more than any of 64 bits has; more zeros before them than this nobody means.
-_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
+INTEGER: Final = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 #: What other integers are written like besides: as numbers with nothing behind the point.
 _WHOLE: Final = re.compile(r"([+-]?[0-9]{1,40})\.0*", re.ASCII)
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,9})?", re.ASCII)
@@ -106,7 +106,7 @@ def _read_integer(kind: FieldType, given: Any) -> int:
         number = exact
     else:
         text = text_of(given)
-        found = _INTEGER.fullmatch(text)
+        found = INTEGER.fullmatch(text)
         whole = None if wide or found or isinstance(given, Digits) else _WHOLE.fullmatch(text)
         if not (found or whole):
             raise refuse(
