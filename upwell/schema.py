@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -90,6 +90,17 @@ class ScalarField(_Frozen):
     #: Of an array.
     element: FieldType | None = None
     capacity: int | None = None
+    #: Of a VarChar whose words are looked for: how they are found (text/analyzer.py).
+    analyzer: dict[str, Any] | None = None
+
+
+class FullText(_Frozen):
+    """A BM25 function: the sparse vectors are made here, of a field's texts, and are compared by BM25."""
+
+    name: str
+    description: str = ""
+    #: The field of the texts, which has an analyzer.
+    field: str
 
 
 class RowSchema(_Frozen):
@@ -112,6 +123,8 @@ class RowSchema(_Frozen):
     #: The names of all fields in the order in which they were declared; empty: the id, the vectors, the others.
     order: tuple[str, ...] = ()
     partition_key: str | None = None
+    #: None: sparse vectors are sent.
+    full_text: FullText | None = None
     consistency: Consistency = Consistency.BOUNDED
 
     @property

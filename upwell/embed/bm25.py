@@ -20,10 +20,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-import xxhash
 from Stemmer import Stemmer
 
 from upwell.sparse import Sparse
+from upwell.text.counts import dimension_of
 
 K1 = 1.2
 B = 0.75
@@ -39,7 +39,6 @@ STOP_WORDS = frozenset({
 })  # fmt: skip
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
-_INDEX_MASK = 0x7FFF_FFFF
 
 
 class Bm25Model:
@@ -71,11 +70,6 @@ def words(text: str) -> list[str]:
     return [word for word in _WORD.findall(plain) if word not in STOP_WORDS]
 
 
-def index_of(term: str) -> int:
-    """A term's dimension: not negative, below 2^31."""
-    return xxhash.xxh32_intdigest(term.encode()) & _INDEX_MASK
-
-
 def _weights(terms: Sequence[str]) -> dict[str, float]:
     damping = K1 * (1 - B + B * len(terms) / TERMS_AVERAGE)
     return {term: tf * (K1 + 1) / (tf + damping) for term, tf in Counter(terms).items()}
@@ -85,7 +79,7 @@ def _entries(weights: dict[str, float]) -> tuple[Sequence[int], Sequence[float]]
     """The weights by dimension, ascending, ENTRIES_MAX at most."""
     summed: dict[int, float] = {}
     for term, weight in weights.items():
-        index = index_of(term)
+        index = dimension_of(term)
         summed[index] = summed.get(index, 0.0) + weight
     kept: Iterable[tuple[int, float]] = summed.items()
     if len(summed) > ENTRIES_MAX:

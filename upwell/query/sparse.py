@@ -8,6 +8,7 @@ and are added up row by row in float64: so scores have the very digits that othe
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,15 @@ from upwell.shard.view import LiveSegment, View
 
 #: Indices and values of one sparse vector, as sent: in any order, and an index that is there twice counts with the sum.
 SparseVector = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bm25:
+    """How counts of terms are compared: Okapi BM25 with these parameters."""
+
+    k1: float = 1.2
+    b: float = 0.75
+
 
 Scores = npt.NDArray[np.float64]
 Terms = npt.NDArray[np.int32]

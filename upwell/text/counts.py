@@ -1,0 +1,31 @@
+"""Texts as sparse vectors: how often each term is there. What BM25 makes of the counts, it makes when a query asks (query/sparse.py).
+
+A term's dimension is the low 31 bits of its xxh32, for ever the same; terms that meet in one dimension count together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import xxhash
+
+from upwell.sparse import Sparse
+from upwell.text.analyzer import Analyzer
+
+_INDEX_MASK = 0x7FFF_FFFF
+
+
+def dimension_of(term: str) -> int:
+    """A term's dimension: not negative, below 2^31."""
+    return xxhash.xxh32_intdigest(term.encode()) & _INDEX_MASK
+
+
+def term_counts(analyzer: Analyzer, texts: Iterable[str]) -> Sparse:
+    """One vector a text, its dimensions ascending; a text without terms has none."""
+    rows = []
+    for text in texts:
+        counts = Counter(map(dimension_of, analyzer.terms(text)))
+        indices = sorted(counts)
+        rows.append((indices, [float(counts[index]) for index in indices]))
+    return Sparse.of(rows)
