@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from Stemmer import Stemmer
 
 from upwell.embed import bm25
-from upwell.embed.bm25 import ENTRIES_MAX, STOP_WORDS, Bm25Model, index_of, words
+from upwell.embed.bm25 import ENTRIES_MAX, STOP_WORDS, Bm25Model, words
+from upwell.text.counts import dimension_of
 
 MODEL = Bm25Model("BM25")
 
@@ -60,14 +61,14 @@ def test_a_query_has_one_for_each_of_its_terms(text: str) -> None:
 
 def test_a_weight_worked_out_by_hand() -> None:
     """Two of three terms are the same: tf = 2, |D| = 3, so 2 * 2.2 / (2 + 1.2 * (0.25 + 0.75 * 3 / 32))."""
-    assert row("cats and the cat, queueing")[index_of("cat")] == pytest.approx(
+    assert row("cats and the cat, queueing")[dimension_of("cat")] == pytest.approx(
         4.4 / (2 + 1.2 * 0.3203125), rel=1e-6
     )
 
 
 def test_dimensions_never_change() -> None:
     """What is in an index was made by some earlier version: these numbers are for ever."""
-    assert [index_of(term) for term in ("cat", "queue", "été")] == [186_315_820, 1_777_205_411, 18_525_239]
+    assert [dimension_of(term) for term in ("cat", "queue", "été")] == [186_315_820, 1_777_205_411, 18_525_239]
 
 
 @pytest.mark.parametrize(
@@ -104,14 +105,14 @@ def test_the_heaviest_entries_are_kept() -> None:
     once = [f"once{n}" for n in range(900)]
     found = row(" ".join([*once, *often, *often]))
     assert len(found) == ENTRIES_MAX
-    assert {index_of(term) for term in plain(" ".join(often))} <= found.keys()
-    lightest = sorted(index_of(term) for term in plain(" ".join(once)))
+    assert {dimension_of(term) for term in plain(" ".join(often))} <= found.keys()
+    lightest = sorted(dimension_of(term) for term in plain(" ".join(once)))
     assert [index for index in sorted(found) if index in set(lightest)] == lightest[:700]
 
 
 def test_terms_that_meet_in_a_dimension_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     apart = row("queue queue cat")
-    monkeypatch.setattr(bm25, "index_of", lambda _: 7)
+    monkeypatch.setattr(bm25, "dimension_of", lambda _: 7)
     assert row("queue queue cat") == {7: pytest.approx(sum(apart.values()), rel=1e-6)}
     assert row("queue queue cat", query=True) == {7: 2.0}
 
