@@ -12,6 +12,7 @@ from tests.making import Client, HandClock, contents, delete, drain, make_engine
 from upwell.changeset import Changeset, Operation
 from upwell.engine import Engine, Index
 from upwell.errors import Fenced
+from upwell.kinds import IndexKind
 from upwell.manifest import DeletionRef, SegmentRef
 from upwell.outcome import State
 from upwell.query.search import search
@@ -19,6 +20,7 @@ from upwell.shard import ann, merge
 from upwell.shard.merge import FOLDED_BYTES_MAX
 from upwell.shard.metric import Metric
 from upwell.shard.plan import COLUMNS_BYTES_MAX, PlanLimits, plan
+from upwell.sparse import Sparse
 
 LIMITS = PlanLimits(row_bytes=FOLDED_BYTES_MAX // 100, fanout=4, rows_max=100_000)
 
@@ -303,6 +305,26 @@ def test_a_merged_segment_with_lists_takes_over_later_deletions(
     assert live.segment._box.meta["index"] == "IVF8,RaBitQfs" and live.live == 4_300
     found = {name: values for (_, name), (values, _) in contents(index).items()}
     assert found == {f"v{n}": vectors[n].tolist() for n in range(5_000) if f"v{n}" not in set(gone)}
+
+
+def test_a_sparse_index_of_many_rows_is_merged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are no dense vectors to make lists of: FAISS, asked for them, divided by their zero dimensions and killed the process."""
+    monkeypatch.setattr(ann, "LISTS", ((100, 8),))
+    monkeypatch.setattr(merge, "FOLDED_BYTES_MAX", 0)
+    clock = HandClock()
+    engine = make_engine(tmp_path, clock=clock, compaction_fanout=2)
+    index = make_index(engine, shards=1, kind=IndexKind.SPARSE)
+    for first in (0, 100):
+        ids = pa.array([f"v{first + n}" for n in range(100)])
+        sparse = Sparse.of([([n, first + 1_000], [1, n]) for n in range(100)])
+        commit(engine, index, Changeset(operation=Operation.UPSERT, ids=ids, sparse=sparse, received=100))
+    before = contents(index)
+    clock.pass_s(2)
+    assert index.compactor.due() == [0] and engine.compact(index.record.id, 0) is not None
+    assert segments_of(index) == [200] and contents(index) == before
+    # Without lists there are none that it lacks.
+    clock.pass_s(1_000)
+    assert index.compactor.due() == [] and engine.compact(index.record.id, 0) is None
 
 
 def test_one_damaged_index_keeps_no_other_from_being_merged(engine: Engine, index: Index) -> None:

@@ -160,7 +160,9 @@ def lists_for(rows: int) -> int:
 
 
 def wants_index(rows: int, dimensions: int, lists: int) -> bool:
-    """Is a segment of this size, with so many lists, searched by codes or lists? Else it is compared one by one."""
+    """Is a segment of this size, with so many lists, searched by codes or lists? Else it is compared one by one, or has no dense vectors."""
+    if dimensions == 0:
+        return False
     return lists > 1 or (dimensions >= CODED_DIMENSIONS_MIN and rows >= CODED_ROWS_MIN)
 
 

@@ -62,8 +62,9 @@ def _full_level(segments: Sequence[SegmentRef], limits: PlanLimits) -> tuple[str
 
 def _dirty(segments: Sequence[SegmentRef], limits: PlanLimits, settled: bool) -> tuple[str, ...]:
     for segment in segments:
-        # Drains make segments of one list, because training takes time.
-        if settled and segment.lists < lists_for(segment.live) > 1 and segment.live <= limits.rows_max:
+        # Drains make segments of one list, because training takes time. A sparse index has no lists at all.
+        wanted = lists_for(segment.live) if limits.row_bytes else 0
+        if settled and segment.lists < wanted > 1 and segment.live <= limits.rows_max:
             return (segment.id,)
         # Small ones are folded into the next commit of their shard anyway.
         if segment.live < (1 - DELETED_SHARE_MAX) * segment.rows and (settled or _level(segment, limits) > 0):
