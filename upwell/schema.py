@@ -92,6 +92,8 @@ class ScalarField(_Frozen):
     capacity: int | None = None
     #: Of a VarChar whose words are looked for: how they are found (text/analyzer.py).
     analyzer: dict[str, Any] | None = None
+    #: May filters ask for its words? Then it has an analyzer.
+    matches: bool = False
 
 
 class FullText(_Frozen):
@@ -135,6 +137,12 @@ class RowSchema(_Frozen):
     def id_bytes_at_most(self, most: int) -> int:
         """How long an id may be where others may have ``most`` bytes."""
         return most if self.id_bytes_max is None else min(most, self.id_bytes_max)
+
+    @property
+    def text_analyzer(self) -> dict[str, Any]:
+        """The parameters of what finds the terms of texts, where sparse vectors are made of them."""
+        field = None if self.full_text is None else self.field(self.full_text.field)
+        return {} if field is None or field.analyzer is None else field.analyzer
 
     def field(self, name: str) -> ScalarField | None:
         """The field of this name, if it is one of the metadata and its type is known."""

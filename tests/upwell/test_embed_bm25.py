@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from Stemmer import Stemmer
 
 from upwell.embed import bm25
-from upwell.embed.bm25 import ENTRIES_MAX, STOP_WORDS, Bm25Model, words
+from upwell.embed.bm25 import ENTRIES_MAX, Bm25Model, words
 from upwell.text.counts import dimension_of
+from upwell.text.stop_words import ENGLISH
 
 MODEL = Bm25Model("BM25")
 
@@ -33,7 +34,7 @@ def row(text: str, query: bool = False) -> dict[int, float]:
 def plain(text: str) -> list[str]:
     """The terms of a text of ASCII words, by the shortest way."""
     kept = "".join(c.lower() if c.isalnum() else " " for c in text).split()
-    return [Stemmer("english").stemWord(word) for word in kept if word not in STOP_WORDS]
+    return [Stemmer("english").stemWord(word) for word in kept if word not in ENGLISH]
 
 
 def reference(text: str) -> dict[int, float]:
@@ -68,7 +69,11 @@ def test_a_weight_worked_out_by_hand() -> None:
 
 def test_dimensions_never_change() -> None:
     """What is in an index was made by some earlier version: these numbers are for ever."""
-    assert [dimension_of(term) for term in ("cat", "queue", "été")] == [186_315_820, 1_777_205_411, 18_525_239]
+    assert [dimension_of(term) for term in ("cat", "queue", "été")] == [
+        186_315_820,
+        1_777_205_411,
+        18_525_239,
+    ]
 
 
 @pytest.mark.parametrize(

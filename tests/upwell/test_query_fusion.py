@@ -103,6 +103,7 @@ def test_by_rank_it_is_milvuss_formula(lists: list[list[tuple[str, float]]], k: 
 NORMALISED: dict[Scored, Callable[[float], float]] = {
     Scored.COSINE: lambda score: (1 + score) * 0.5,
     Scored.INNER_PRODUCT: lambda score: 0.5 + math.atan(score) / math.pi,
+    Scored.BM25: lambda score: 2 * math.atan(score) / math.pi,
     Scored.SQUARED_DISTANCE: lambda score: 1 - 2 * math.atan(-score) / math.pi,
 }
 
@@ -112,6 +113,7 @@ def test_normalised_scores_lie_between_0_and_1_and_keep_their_order(kind: Scored
     scores = {
         Scored.COSINE: [-1, -0.5, 0, 1],
         Scored.INNER_PRODUCT: [-1e30, -2, 0, 3, 1e30],
+        Scored.BM25: [0, 0.2, 7, 1e30],
         Scored.SQUARED_DISTANCE: [-1e30, -4, -0.5, 0],
     }[kind]
     shown = [kind.normalised(score) for score in scores]

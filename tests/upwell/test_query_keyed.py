@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,10 @@ from tests.plain_filters import written_integer
 from tests.querying import NAMESPACES, Story, answered, even_ids, is_even, search_hybrid, sparse_of
 from upwell.kinds import IndexKind
 from upwell.query import keyed
-from upwell.query.keyed import count_rows, keyed_rows
+from upwell.query.keyed import SPARE_ROWS, count_rows, keyed_rows
+from upwell.query.lookup import Found
 from upwell.query.scan import Scan
-from upwell.query.scope import Names, RowFilter
+from upwell.query.scope import AllBut, Names, RowFilter, asks_for
 from upwell.query.search import search
 from upwell.query.sparse import search_sparse
 from upwell.shard.deletions import Mask
@@ -41,6 +43,11 @@ CHOICES: list[Names] = [
     (),
     ("nobody", "one"),
     "nobody",
+    AllBut(("one",)),
+    AllBut(("", "two")),
+    AllBut(("nobody",)),
+    AllBut(("", "one", "two")),
+    AllBut(()),
 ]
 
 
@@ -53,12 +60,13 @@ def _quick_disk() -> Iterator[None]:
 
 def held(story: Story, names: Names, *, even: bool = False) -> list[tuple[str, str]]:
     """Ids and namespaces that count."""
-    wanted = (names,) if isinstance(names, str) else names
-    return [
-        (row.id, row.namespace)
-        for row in story.held.values()
-        if (wanted is None or row.namespace in wanted) and (not even or is_even(row.id))
-    ]
+    if isinstance(names, AllBut):
+        wanted = {row.namespace for row in story.held.values()} - {*names.names}
+    else:
+        wanted = {*NAMESPACES} if names is None else {names} if isinstance(names, str) else {*names}
+    rows = [row for row in story.held.values() if row.namespace in wanted]
+    assert all(asks_for(names, row.namespace) == (row in rows) for row in story.held.values())
+    return [(row.id, row.namespace) for row in rows if not even or is_even(row.id)]
 
 
 def as_integers(row: tuple[str, str]) -> tuple[bool, int, bytes, str]:
@@ -72,9 +80,10 @@ def as_text(row: tuple[str, str]) -> tuple[bytes, str]:
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(seed=st.integers(0, 10**6), merged=st.booleans())
-def test_any_page_is_that_part_of_all_rows_in_order(seed: int, merged: bool) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+@given(seed=st.integers(0, 10**6), merged=st.booleans(), spare=st.sampled_from([0, 5, SPARE_ROWS]))
+def test_any_page_is_that_part_of_all_rows_in_order(seed: int, merged: bool, spare: int) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keyed, "SPARE_ROWS", spare)
         story = Story(Path(folder), seed, IndexKind.DENSE)
         random = np.random.default_rng(seed)
         for _ in range(4):
@@ -112,7 +121,7 @@ def test_where_ids_are_unique_in_the_index(tmp_path: Path) -> None:
     engine = make_engine(tmp_path)
     index = make_index(engine, shards=2)
     client = Client(index)
-    assert keyed_rows(index.newest.get(), as_integers=True) == []
+    assert list(keyed_rows(index.newest.get(), as_integers=True)) == []
     assert count_rows(index.newest.get()) == 0
     client.append(upsert(*((str(n), (n, 1), "even" if n % 2 == 0 else None) for n in range(40))))
     drain(engine, index)
@@ -152,6 +161,46 @@ def test_only_rows_that_are_answered_become_objects(tmp_path: Path, monkeypatch:
     assert [len(rows) for rows in answered_rows] == [7, 7]
 
 
+def test_no_row_becomes_an_object_before_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(tmp_path)
+    index = make_index(engine, shards=2)
+    Client(index).append(upsert(*((str(n), (n, 1)) for n in range(500))))
+    drain(engine, index)
+    made = []
+
+    def watched(*arguments: Any) -> Found:
+        made.append(Found(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(keyed, "Found", watched)
+    everything = keyed_rows(index.newest.get(), as_integers=True)
+    assert len(everything) == 500 and not made
+    assert [one.id for one in everything[100:103]] == ["100", "101", "102"]
+    assert everything[-1].id == "499" and len(made) == 4
+
+
+def test_of_many_segments_no_more_is_remembered_than_two_pages_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(tmp_path)
+    index = make_index(engine, shards=12)
+    Client(index).append(upsert(*((str(n), (n, 1)) for n in range(120))))
+    drain(engine, index)
+    lengths, real = [], keyed._First.add
+
+    def watched(self: keyed._First, *arguments: Any) -> None:
+        real(self, *arguments)
+        lengths.append(self._length)
+
+    monkeypatch.setattr(keyed, "SPARE_ROWS", 0)
+    monkeypatch.setattr(keyed._First, "add", watched)
+    page = keyed_rows(index.newest.get(), as_integers=True, limit=5)
+    assert [one.id for one in page] == [str(n) for n in range(5)]
+    assert len(lengths) == 24 and 5 <= max(lengths) <= 10
+
+
 # Several namespaces.
 
 
@@ -186,7 +235,11 @@ def test_a_search_in_several_namespaces(tmp_path: Path) -> None:
             search_hybrid(view, dense, sparse, 9, dense_score=score, within=within)
         )
         assert Scan(view, names).vectors == len(held(story, names))
-    same: list[tuple[Names, Names]] = [("one", ("one",)), (None, ("two", "", "one"))]
+    same: list[tuple[Names, Names]] = [
+        ("one", ("one",)),
+        (None, ("two", "", "one")),
+        (AllBut(("two",)), ("", "one")),
+    ]
     for asked in same:
         # Rarity is counted among the rows of all that are asked.
         one, other = (search_sparse(view, sparse, 15, which, idf=True) for which in asked)

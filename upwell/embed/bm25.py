@@ -24,19 +24,13 @@ from Stemmer import Stemmer
 
 from upwell.sparse import Sparse
 from upwell.text.counts import dimension_of
+from upwell.text.stop_words import ENGLISH
 
 K1 = 1.2
 B = 0.75
 TERMS_AVERAGE = 32
 #: Entries of one vector; of a text with more dimensions the heaviest are kept, of equals those with the lowest index.
 ENTRIES_MAX = 1_000
-
-#: Lucene's, of its EnglishAnalyzer: few enough that none of them could be what somebody looks for.
-STOP_WORDS = frozenset({
-    "a", "an", "and", "are", "as", "at", "be", "but", "by", "for", "if", "in", "into", "is", "it",
-    "no", "not", "of", "on", "or", "such", "that", "the", "their", "then", "there", "these", "they",
-    "this", "to", "was", "will", "with",
-})  # fmt: skip
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
@@ -67,7 +61,7 @@ class Bm25Model:
 def words(text: str) -> list[str]:
     """The words of ``text`` that count, not yet stemmed, in order."""
     plain = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    return [word for word in _WORD.findall(plain) if word not in STOP_WORDS]
+    return [word for word in _WORD.findall(plain) if word not in ENGLISH]
 
 
 def _weights(terms: Sequence[str]) -> dict[str, float]:

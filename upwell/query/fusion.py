@@ -44,6 +44,8 @@ class Scored(StrEnum):
 
     COSINE = "cosine"
     INNER_PRODUCT = "inner-product"
+    #: Not below zero.
+    BM25 = "bm25"
     #: A squared distance with a minus before it.
     SQUARED_DISTANCE = "squared-distance"
 
@@ -54,6 +56,8 @@ class Scored(StrEnum):
                 return (1 + score) / 2
             case Scored.INNER_PRODUCT:
                 return 0.5 + math.atan(score) / math.pi
+            case Scored.BM25:
+                return 2 * math.atan(score) / math.pi
             case Scored.SQUARED_DISTANCE:
                 return 1 + 2 * math.atan(score) / math.pi
 

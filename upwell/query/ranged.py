@@ -14,7 +14,7 @@ import numpy.typing as npt
 from upwell.query.rescore import Closeness, Rescorer, exact_closeness
 from upwell.query.scope import Identities, Names, RowFilter, identities_of, selected
 from upwell.query.search import RECALL, Match, kept_by, search
-from upwell.query.sparse import SparseVector, search_sparse
+from upwell.query.sparse import Bm25, SparseVector, search_sparse
 from upwell.shard.deletions import Mask
 from upwell.shard.view import View
 
@@ -80,11 +80,12 @@ def search_sparse_within(
     *,
     bounds: Bounds,
     within: RowFilter | None = None,
+    bm25: Bm25 | None = None,
 ) -> list[Match]:
-    """The best ``count`` rows by a sparse vector, of those whose product lies between the bounds; all else is as of ``search_sparse``.
+    """The best ``count`` rows by a sparse vector, of those whose score lies between the bounds; all else is as of ``search_sparse``.
     Blocking.
     """
-    return search_sparse(view, query, count, namespace, within=within, among=bounds.hold)
+    return search_sparse(view, query, count, namespace, within=within, bm25=bm25, among=bounds.hold)
 
 
 def _compared(

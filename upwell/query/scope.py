@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,8 +16,16 @@ from upwell.shard.view import LiveSegment, View
 RowFilter = Callable[[Segment], Mask]
 
 
-#: Which namespaces a question is about: the name of one ("": what is in none), the names of several, or (None) whatever namespace.
-Names = str | tuple[str, ...] | None
+@dataclass(frozen=True, slots=True)
+class AllBut:
+    """Whatever namespace, but for those of these names."""
+
+    names: tuple[str, ...]
+
+
+#: Which namespaces a question is about: the name of one ("": what is in none), the names of several, all but some, or (None) whatever
+#: namespace.
+Names = str | tuple[str, ...] | AllBut | None
 #: The same as rows have them, by identities.
 Identities = tuple[str, ...] | None
 
@@ -25,8 +34,24 @@ def identities_of(view: View, namespace: Names) -> Identities:
     """What rows call the namespaces of these names, each once; None stays None."""
     if namespace is None:
         return None
+    if isinstance(namespace, AllBut):
+        others = {view.namespaces.called(name) for name in namespace.names}
+        return tuple(one for one in view.counts if one not in others)
     names = (namespace,) if isinstance(namespace, str) else namespace
     return tuple(dict.fromkeys(view.namespaces.called(name) for name in names))
+
+
+def asks_for(names: Names, name: str) -> bool:
+    """Is a question about the namespace of this name?"""
+    match names:
+        case None:
+            return True
+        case str():
+            return name == names
+        case AllBut(others):
+            return name not in others
+        case _:
+            return name in names
 
 
 def selected(live: LiveSegment, identities: Identities, within: RowFilter | None) -> Mask | None:
@@ -39,7 +64,7 @@ def selected(live: LiveSegment, identities: Identities, within: RowFilter | None
             return np.zeros(segment.rows, np.bool_)
         # Most segments of an index without namespaces, or of one, need no mask at all.
         if sum(segment.spaces[one].rows for one in here) < segment.rows:
-            masks.append(np.logical_or.reduce([segment.in_namespace(one) for one in here]))
+            masks.append(_in_spaces(segment, here))
     if within is not None:
         masks.append(within(segment))
     if not masks:
@@ -47,6 +72,14 @@ def selected(live: LiveSegment, identities: Identities, within: RowFilter | None
     if live.deleted is not None:
         masks.append(~live.deleted)
     return masks[0] if len(masks) == 1 else np.asarray(np.logical_and.reduce(masks))
+
+
+def _in_spaces(segment: Segment, identities: list[str]) -> Mask:
+    """The rows of a segment that are in some of its namespaces: by way of the others, if those are fewer."""
+    others = segment.spaces.keys() - set(identities)
+    fewer = others if len(others) < len(identities) else identities
+    inside: Mask = np.logical_or.reduce([segment.in_namespace(one) for one in fewer])
+    return ~inside if fewer is others else inside
 
 
 def rows_in(live: LiveSegment, identities: Identities) -> Rows:

@@ -3,13 +3,15 @@
 A row is found by sharing a dimension, whatever the product comes to: nothing and less than nothing too. A value of zero is no dimension,
 of a row or of a query. Each segment's postings are read for the query's dimensions alone. Products are numbers of float32, as values are,
 and are added up row by row in float64: so scores have the very digits that others' do, where there are few of them to add.
+
+Where values are counts of terms, rows can be compared by BM25 instead, which is reckoned in float64 throughout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,15 +30,31 @@ SparseVector = tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bm25:
-    """How counts of terms are compared: Okapi BM25 with these parameters."""
+    """How counts of terms are compared: Okapi BM25 with these parameters.
+
+        score = sum over the query's terms of  its count in the query * idf * tf * (k1 + 1) / (tf + k1 * (1 - b + b * length / average))
+        idf   = ln((N - n + 0.5) / (n + 0.5) + 1)
+
+    tf: the term's count in the row, length: the sum of all counts of the row, average: that of the N rows, n: how many of them have the term.
+    With k1 = 0 it only matters which terms a row has, with b = 0 not how long it is. A value below zero is no count, and no term.
+    """
 
     k1: float = 1.2
     b: float = 0.75
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.k1 <= LARGEST:
+            raise ValueError(f"k1 is {self.k1}; expected a number from 0 to {LARGEST:.6g}")
+        if not 0 <= self.b <= 1:
+            raise ValueError(f"b is {self.b}; expected a number from 0 to 1")
 
 
 Scores = npt.NDArray[np.float64]
 Terms = npt.NDArray[np.int32]
 Weights = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float32]
+
+N = TypeVar("N", int, float)
 
 #: With this many rows for each posting it costs less to sort the postings than to have a sum for every row.
 ROWS_PER_POSTING = 16
@@ -50,12 +68,14 @@ def search_sparse(
     *,
     within: RowFilter | None = None,
     idf: bool = False,
+    bm25: Bm25 | None = None,
     among: Callable[[Scores], Mask] | None = None,
 ) -> list[Match]:
     """The ``count`` rows with the largest inner product, best first, equals as ``in_order`` says; ``closeness`` is that product.
 
     ``namespace`` is a name or several (``scope.Names``), "" for what is in none; None searches everything. ``idf``: the query's values are
-    first multiplied by how rare their dimensions are. ``among`` says which products count at all. Blocking; run it in a thread.
+    first multiplied by how rare their dimensions are. ``bm25``: values are counts of terms, and a row's score is by BM25 (``idf`` is part of
+    it) among all rows of the namespaces, whatever ``within`` leaves. ``among`` says which products count at all. Blocking; run it in a thread.
     """
     if not view.record.kind.has_sparse:
         raise ValueError("the index has no sparse vectors")
@@ -66,12 +86,16 @@ def search_sparse(
         for live in view.segments()
         if live.live and (identities is None or not live.segment.spaces.keys().isdisjoint(identities))
     ]
-    if idf:
-        weights = (weights * _rarity(segments, identities, terms)).astype(np.float32)
+    asked = _Asked(terms, weights)
+    if bm25 is not None:
+        asked = _by_bm25(bm25, segments, identities, asked)
+    elif idf:
+        rarity = _rarity(segments, identities, asked)
+        asked = replace(asked, weights=(weights * rarity).astype(np.float32))
     found = [
         (scores, np.full(len(rows), place), rows)
         for place, live in enumerate(segments)
-        for scores, rows in [_best_of(live, identities, within, (terms, weights), count, among=among)]
+        for scores, rows in [_best_of(live, identities, within, asked, count, among=among)]
     ]
     if not found:
         return []
@@ -99,41 +123,103 @@ def _sums(places: Rows, values: npt.NDArray[np.floating[Any]], count: int) -> Sc
     return np.asarray(np.bincount(places, weights=values, minlength=count), np.float64)
 
 
-def _rarity(segments: list[LiveSegment], identities: Identities, terms: Terms) -> Scores:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Damping:
+    """How little more each more count of a term says in a row: what a count is compared with is ``base + slope * length``."""
+
+    base: float
+    slope: float
+
+    def of(self, most: float, live: LiveSegment, rows: Rows, counts: Values) -> Scores:
+        """What rows' counts of a term come to: the more the larger, and never more than ``most``."""
+        # The usual fraction, with both parts divided by the count.
+        halved_at = self.base + self.slope * live.segment.lengths[rows] if self.slope else self.base
+        share = np.asarray(halved_at / counts.astype(np.float64))
+        share += 1
+        return np.divide(most, share, out=share)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A query: dimensions, ascending, a weight for each, and what comes of the rows' values; None: they are what they are."""
+
+    terms: Terms
+    weights: Weights | Scores
+    damping: _Damping | None = None
+
+    def postings_of(
+        self, live: LiveSegment, counted: Mask | None
+    ) -> Iterator[tuple[int, npt.NDArray[np.uint32], Values, Mask | None]]:
+        """The postings of each dimension that a segment has: its place in ``terms``, rows, their values, and which count; None: all."""
+        postings = live.segment.postings
+        for place, rows, values in postings.of(self.terms):
+            kept = None if counted is None else counted[rows]
+            if self.damping is not None and postings.has_negative:
+                kept = values > 0 if kept is None else kept & (values > 0)
+            yield place, rows, values, kept
+
+    def products(self, live: LiveSegment, place: int, rows: Rows, values: Values) -> Scores | Values:
+        """What rows' values of a dimension come to."""
+        if self.damping is not None:
+            return self.damping.of(float(self.weights[place]), live, rows, values)
+        return np.asarray(self.weights[place] * values)
+
+
+def _by_bm25(bm25: Bm25, segments: list[LiveSegment], identities: Identities, asked: _Asked) -> _Asked:
+    """The same query, of rows that are compared by BM25 among those of the namespaces."""
+    total = sum(_of_spaces(live.totals, identities) for live in segments)
+    # Without any terms nothing is found, whatever is said of lengths.
+    average = total / _rows(segments, identities) if total else 1.0
+    asked = replace(asked, damping=_Damping(bm25.k1 * (1 - bm25.b), bm25.k1 * bm25.b / average))
+    rarity = _rarity(segments, identities, asked)
+    return replace(asked, weights=asked.weights * rarity * (bm25.k1 + 1))
+
+
+def _rarity(segments: list[LiveSegment], identities: Identities, asked: _Asked) -> Scores:
     """How rare each dimension is among the rows of the namespaces: their inverse document frequencies.
 
     It is asked of whole namespaces and not of what a filter leaves, so that a row has one score, whatever else is left out.
     """
-    rows, holding = 0, np.zeros(len(terms))
+    holding = np.zeros(len(asked.terms))
     for live in segments:
-        counted = _counted(live, identities, None)
-        rows += live.live if counted is None else int(np.count_nonzero(counted))
-        for place, those, _ in live.segment.postings.of(terms):
-            holding[place] += len(those) if counted is None else np.count_nonzero(counted[those])
-    return np.asarray(np.log((rows - holding + 0.5) / (holding + 0.5) + 1))
+        for place, rows, _, kept in asked.postings_of(live, _counted(live, identities, None)):
+            holding[place] += len(rows) if kept is None else np.count_nonzero(kept)
+    return np.asarray(np.log((_rows(segments, identities) - holding + 0.5) / (holding + 0.5) + 1))
+
+
+def _rows(segments: list[LiveSegment], identities: Identities) -> int:
+    """How many live rows the namespaces have."""
+    return sum(live.live if identities is None else _of_spaces(live.counts, identities) for live in segments)
+
+
+def _of_spaces(numbers: Mapping[str, N], identities: Identities) -> N | int:
+    """The sum of what some namespaces have, or (None) all."""
+    if identities is None:
+        return sum(numbers.values())
+    return sum(numbers[one] for one in identities if one in numbers)
 
 
 def _best_of(
     live: LiveSegment,
     identities: Identities,
     within: RowFilter | None,
-    query: tuple[Terms, Weights],
+    asked: _Asked,
     count: int,
     *,
     among: Callable[[Scores], Mask] | None,
 ) -> tuple[Scores, Rows]:
     """The scores and rows of the best of one segment, in no order."""
-    terms, weights = query
-    postings = list(live.segment.postings.of(terms))
+    postings = [
+        (place, rows.astype(np.int64), values)
+        if kept is None
+        else (place, rows[kept].astype(np.int64), values[kept])
+        for place, rows, values, kept in asked.postings_of(live, _counted(live, identities, within))
+    ]
     if not postings:
         return np.empty(0), np.empty(0, np.int64)
-    rows = np.concatenate([those for _, those, _ in postings]).astype(np.int64)
+    rows = np.concatenate([those for _, those, _ in postings])
     with np.errstate(over="ignore"):
-        products = np.concatenate([weights[place] * values for place, _, values in postings])
-    counted = _counted(live, identities, within)
-    if counted is not None:
-        kept = counted[rows]
-        rows, products = rows[kept], products[kept]
+        products = np.concatenate([asked.products(live, *each) for each in postings])
     if not np.isfinite(products).all():
         products = np.clip(products, -LARGEST, LARGEST)
     # Either way a row's products are added up in order of their dimensions, so equals are equal in whatever segments they lie.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -21,10 +22,13 @@ from upwell.sparse import Sparse
 #: Of float32.
 LARGEST = float(np.finfo(np.float32).max)
 
+#: Postings that are added up at once: each takes about 20 bytes meanwhile.
+ADDED_AT_ONCE = 1 << 20
+
 Sections = list[tuple[str, list[memoryview]]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Postings:
     """The postings of one segment; arrays as the module says."""
 
@@ -87,3 +91,17 @@ class Postings:
             if place < len(self.terms) and self.terms[place] == terms[asked]:
                 start, end = int(self.starts[place]), int(self.starts[place + 1])
                 yield asked, self.rows[start:end], self.values[start:end]
+
+    @cached_property
+    def has_negative(self) -> bool:
+        """Has any row a value below zero? Looks at all of them, once."""
+        return len(self.values) > 0 and bool(self.values.min() < 0)
+
+    def lengths(self, rows: int) -> npt.NDArray[np.float64]:
+        """The sum of the values of each of the segment's ``rows`` rows; values below zero are left out."""
+        found = np.zeros(rows)
+        for start in range(0, len(self.rows), ADDED_AT_ONCE):
+            some = slice(start, start + ADDED_AT_ONCE)
+            counts = np.maximum(self.values[some], 0)
+            found += np.bincount(self.rows[some], weights=counts, minlength=rows)
+        return found

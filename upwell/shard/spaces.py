@@ -60,6 +60,15 @@ def counts_of(namespaces: pa.Array | None, rows: int) -> dict[str, int]:
     return {one["values"]: one["counts"] for one in counted.to_pylist()}
 
 
+def sums_of(namespaces: pa.Array | None, numbers: npt.NDArray[np.float64]) -> dict[str, float]:
+    """The sum of the numbers of each namespace's rows."""
+    if namespaces is None:
+        return {"": float(numbers.sum())}
+    found = pc.fill_null(namespaces, "").dictionary_encode()
+    sums = np.bincount(found.indices.to_numpy(), weights=numbers)
+    return dict(zip(found.dictionary.to_pylist(), sums.tolist(), strict=True))
+
+
 def encode_spaces(spaces: dict[str, Space]) -> pa.Buffer:
     """The bytes of a segment's namespaces."""
     return encode_batch(

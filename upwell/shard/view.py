@@ -23,7 +23,7 @@ from upwell.manifest import Manifest, Namespaces, NamespaceTables, SegmentRef
 from upwell.shard.deletions import Mask, decode_deletions
 from upwell.shard.keys import Hashes, Rows
 from upwell.shard.segment import Segment
-from upwell.shard.spaces import counts_of
+from upwell.shard.spaces import counts_of, sums_of
 from upwell.store import Store
 
 
@@ -63,6 +63,13 @@ class LiveSegment:
         lost = counts_of(None if namespaces is None else namespaces.take(pa.array(gone)), len(gone))
         left = {name: space.rows - lost.get(name, 0) for name, space in self.segment.spaces.items()}
         return {name: rows for name, rows in left.items() if rows}
+
+    @cached_property
+    def totals(self) -> dict[str, float]:
+        """How many terms the live rows of each namespace have in all, where sparse vectors are counts of them."""
+        lengths = self.segment.lengths
+        alive = lengths if self.deleted is None else np.where(self.deleted, 0, lengths)
+        return sums_of(self.segment.namespaces, alive)
 
     def last_sequence(self, namespace: str) -> int:
         """The largest sequence among the live rows of a namespace, 0 if it has none."""
