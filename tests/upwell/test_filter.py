@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.making import Client, drain, make_engine, make_index, upsert
 from upwell.errors import Corrupt
 from upwell.properties import ABSENT, value_at
+from upwell.shard.asked import depth, paths
 from upwell.shard.filter import (
     FILTER_DEPTH_MAX,
     Contains,
@@ -28,9 +29,7 @@ from upwell.shard.filter import (
     Present,
     Some,
     Within,
-    depth,
     matching,
-    paths,
 )
 from upwell.shard.filter_json import filter_from_json, filter_to_json
 from upwell.shard.property import READ_AT_ONCE

@@ -29,6 +29,7 @@ from upwell.custody import rows as custody_rows
 from upwell.errors import Corrupt
 from upwell.properties import ABSENT, value_at
 from upwell.shard import property as stored
+from upwell.shard.asked import depth, globs, leaves, paths
 from upwell.shard.comparing import OPERATORS, ORDERS
 from upwell.shard.filter import (
     FILTER_DEPTH_MAX,
@@ -47,11 +48,7 @@ from upwell.shard.filter import (
     Present,
     Some,
     Within,
-    depth,
-    globs,
-    leaves,
     matching,
-    paths,
 )
 from upwell.shard.filter_json import filter_from_json, filter_to_json
 from upwell.shard.glob import glob_of, matches
@@ -98,6 +95,7 @@ def holds(asked: Filter, name: str, metadata: Any) -> bool:
             return alike and in_order(value, order, other)
         case OneOf() | Within() | Glob():
             return fits(asked, value)
+    raise AssertionError(f"{asked}: words are test_filter_words.py's")
 
 
 def fits(asked: OneOf | Within | Glob, value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
@@ -14,6 +14,7 @@ from upwell.shard import glob, numbers
 from upwell.shard.deletions import Mask
 from upwell.shard.numbers import Number
 from upwell.shard.property import PropertyColumn, ValueKind, numbers_column
+from upwell.shard.worded import Worded
 
 #: An int is exactly that number, a float whatever is nearest to it (``numbers.py``); 1 and true are two values.
 Scalar = str | float | bool | None
@@ -72,6 +73,13 @@ def globbed(column: PropertyColumn, pattern: str) -> Mask:
         return np.zeros(len(column), dtype=bool)
     # Codes of rows without a string mean nothing, and may lie anywhere among the words.
     return column.is_kind(ValueKind.STRING) & glob.matches(column.words, pattern)[column.codes]
+
+
+def worded(column: PropertyColumn, analyzer: str, found: Callable[[pa.Array, Worded], Mask]) -> Mask:
+    """Which rows have a string that ``found`` finds among the column's words, which it asks by an analyzer."""
+    if column.codes is None or column.words is None:
+        return np.zeros(len(column), dtype=bool)
+    return column.is_kind(ValueKind.STRING) & found(column.words, column.worded.by(analyzer))[column.codes]
 
 
 def within(column: PropertyColumn, low: Bound, high: Bound, *, low_in: bool, high_in: bool) -> Mask:

@@ -12,7 +12,7 @@ How a tree is written in the log is told in ``filter_json.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -32,6 +32,7 @@ from upwell.shard.comparing import (
     numbers_among,
     one_of,
     within,
+    worded,
 )
 from upwell.shard.deletions import Mask
 from upwell.shard.identified import IntegerIds, is_above, is_one_of, written_as
@@ -151,7 +152,32 @@ class Compared:
     other: str
 
 
-Leaf = Present | OneOf | Contains | Glob | Within | OfId | Length | Calculated | Compared
+@dataclass(frozen=True, slots=True)
+class HasWords:
+    """The row's value is a text that has at least ``least`` of these terms, of which one that is given twice counts twice.
+
+    ``analyzer``: how a text is told apart into terms (``upwell/text/analyzer.py``), as canonical JSON. The terms are its, too.
+    """
+
+    path: str
+    analyzer: str
+    terms: tuple[str, ...]
+    least: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class HasPhrase:
+    """The row's value is a text that says a phrase (``worded.py``): terms, each with its position in the phrase."""
+
+    path: str
+    analyzer: str
+    phrase: tuple[tuple[int, str], ...]
+    slop: int = 0
+
+
+Leaf = (
+    Present | OneOf | Contains | Glob | Within | OfId | Length | Calculated | Compared | HasWords | HasPhrase
+)
 Filter = Leaf | Every | Some | Not
 
 
@@ -171,6 +197,10 @@ class Columns(Protocol):
     @property
     def integer_ids(self) -> IntegerIds:
         """The integers that they are written as."""
+
+    @property
+    def go_on(self) -> Callable[[], None]:
+        """To be called now and then by what takes long; it may raise to end that."""
 
 
 class MetadataColumns:
@@ -209,6 +239,11 @@ class MetadataColumns:
     def integer_ids(self) -> IntegerIds:
         """The integers that they are written as."""
         return IntegerIds.of(self.ids)
+
+    @property
+    def go_on(self) -> Callable[[], None]:
+        """Nobody ends it: these rows are few."""
+        return lambda: None
 
 
 class Covered:
@@ -273,53 +308,6 @@ class _CoveredColumns:
         return self.segment.integer_ids
 
 
-def leaves(asked: Filter) -> Iterator[Leaf]:
-    """What a filter compares, in order, as often as it does."""
-    match asked:
-        case Every(parts) | Some(parts):
-            for part in parts:
-                yield from leaves(part)
-        case Not(part):
-            yield from leaves(part)
-        case _:
-            yield asked
-
-
-def paths(asked: Filter) -> Iterator[str]:
-    """The properties that a filter asks for, in order, as often as it does. An id is none."""
-    for leaf in leaves(asked):
-        match leaf:
-            case OfId():
-                pass
-            case Compared(path, _, other):
-                yield path
-                yield other
-            case _:
-                yield leaf.path
-
-
-def globs(asked: Filter) -> Iterator[Glob]:
-    """The patterns that a filter asks for, of properties and of ids, in order, as often as it does."""
-    for leaf in leaves(asked):
-        compares = leaf.part if isinstance(leaf, OfId) else leaf
-        if isinstance(compares, Glob):
-            yield compares
-
-
-def depth(asked: Filter) -> int:
-    """How deep filters lie within this one; any depth can be asked for."""
-    deepest, waiting = 0, [(asked, 1)]
-    while waiting:
-        one, level = waiting.pop()
-        deepest = max(deepest, level)
-        match one:
-            case Every(parts) | Some(parts):
-                waiting += [(part, level + 1) for part in parts]
-            case Not(part) | OfId(part) | Length(_, part) | Calculated(_, _, _, part):
-                waiting.append((part, level + 1))
-    return deepest
-
-
 def matching(asked: Filter, rows: int, columns: Columns) -> Mask:
     """Which of so many rows a filter lets through: bool (rows,). ``columns`` says what they have."""
     match asked:
@@ -354,6 +342,18 @@ def _of_leaf(asked: Leaf, columns: Columns) -> Mask:
             return _comparing(part, calculated(columns.column(path), operator, operand))
         case Compared(path, order, other):
             return compared(columns.column(path), order, columns.column(other))
+        case HasWords(path, analyzer, terms, least):
+            return worded(
+                columns.column(path),
+                analyzer,
+                lambda words, kept: kept.having(words, terms, least, columns.go_on),
+            )
+        case HasPhrase(path, analyzer, phrase, slop):
+            return worded(
+                columns.column(path),
+                analyzer,
+                lambda words, kept: kept.saying(words, phrase, slop, columns.go_on),
+            )
         case OneOf(path) | Glob(path) | Within(path):
             return _comparing(asked, columns.column(path))
 

@@ -11,6 +11,8 @@ A form must never change its meaning.
     ["length", path, part]                        Length; part: "in" or "within", its path ""
     ["calc", path, operator, operand, part]       Calculated; part as of Length
     ["compare", path, order, other]               Compared
+    ["words", path, analyzer, least, term, …]     HasWords; analyzer: its parameters as a text
+    ["phrase", path, analyzer, slop, [position, term], …]       HasPhrase
     ["and", part, …]  ["or", part, …]             Every, Some
     ["not", part]                                 Not
 
@@ -20,10 +22,11 @@ that matters to is told in ``filter.py``: 1 and 1.0 say the same, but an operand
 
 from __future__ import annotations
 
+import json
 from math import inf, isfinite
 from typing import Any
 
-from upwell.errors import Corrupt
+from upwell.errors import Corrupt, Invalid
 from upwell.shard.comparing import OPERATORS, ORDERS, Scalar
 from upwell.shard.filter import (
     FILTER_DEPTH_MAX,
@@ -33,6 +36,8 @@ from upwell.shard.filter import (
     Every,
     Filter,
     Glob,
+    HasPhrase,
+    HasWords,
     Leaf,
     Length,
     Not,
@@ -44,6 +49,8 @@ from upwell.shard.filter import (
 )
 from upwell.shard.glob import GLOB_CHARACTERS_MAX
 from upwell.shard.numbers import INTEGER_MAX, INTEGER_MIN
+from upwell.shard.worded import POSITION_MAX
+from upwell.text.analyzer import analyzer_of
 
 
 def filter_to_json(asked: Filter) -> list[Any]:
@@ -79,6 +86,10 @@ def _leaf_to_json(asked: Leaf) -> list[Any]:
             return ["calc", path, operator, _told(operand), _leaf_to_json(part)]
         case Compared(path, order, other):
             return ["compare", path, order, other]
+        case HasWords(path, analyzer, terms, least):
+            return ["words", path, analyzer, least, *terms]
+        case HasPhrase(path, analyzer, phrase, slop):
+            return ["phrase", path, analyzer, slop, *map(list, phrase)]
 
 
 def _told(value: Scalar) -> Scalar:
@@ -114,11 +125,49 @@ def _from_json(data: Any, depth_left: int) -> Filter:
             return Calculated(path, operator, number, _of_number(part))
         case ["compare", str(path), str(order), str(other)] if order in ORDERS:
             return Compared(path, order, other)
+    return _of_value(data)
+
+
+def _of_value(data: Any) -> Leaf:
+    match data:
         case ["has", str(path)]:
             return Present(path)
         case ["contains", str(path), *values]:
             return Contains(path, tuple(_scalar(value) for value in values))
+        case ["words" | "phrase", *_]:
+            return _of_words(data)
     return _comparison(data)
+
+
+def _of_words(data: Any) -> HasWords | HasPhrase:
+    match data:
+        case ["words", str(path), str(analyzer), int(least), *terms] if least > 0 and least is not True:
+            if all(isinstance(term, str) for term in terms):
+                return HasWords(path, _analyzer(analyzer), tuple(terms), least)
+        case ["phrase", str(path), str(analyzer), int(slop), *terms] if slop >= 0 and not isinstance(
+            slop, bool
+        ):
+            phrase = tuple(_positioned(term) for term in terms)
+            return HasPhrase(path, _analyzer(analyzer), phrase, slop)
+    raise _refused(data)
+
+
+def _positioned(data: Any) -> tuple[int, str]:
+    match data:
+        case [int(position), str(term)] if 0 <= position <= POSITION_MAX and not isinstance(position, bool):
+            return position, term
+    raise _refused(data)
+
+
+def _analyzer(params: str) -> str:
+    try:
+        given = json.loads(params)
+        if not isinstance(given, dict):
+            raise Corrupt("expected an analyzer of a filter", got=params[:64])
+        analyzer_of(given)
+    except (ValueError, RecursionError, Invalid) as error:
+        raise Corrupt("expected an analyzer of a filter", got=params[:64]) from error
+    return params
 
 
 def _comparison(data: Any) -> OneOf | Within | Glob:

@@ -12,7 +12,7 @@ A column of before there were rests has none, whatever its numbers: then it is `
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from upwell.columns import decode_batch, encode_batch
 from upwell.properties import ABSENT, PropertyType, value_at
 from upwell.shard.deletions import Mask
 from upwell.shard.numbers import ROUNDED_FROM, Doubles, Number, Numbers, Rests
+from upwell.shard.worded import WordedBy
 
 
 class ValueKind(IntEnum):
@@ -65,6 +66,7 @@ class PropertyColumn:
     ``codes``    int32 (rows,): places in ``words``, meaningless where the kind is not STRING; None if no row has one
     ``words``    Arrow utf8, ascending by bytes, each once; None if no row has one
     ``since``    bool (rows,): rows that count; None for all
+    ``worded``   what is known of the terms that are in ``words``; it grows as it is asked for
     """
 
     kinds: Kinds
@@ -74,6 +76,7 @@ class PropertyColumn:
     words: pa.Array | None = None
     since: Mask | None = None
     rests: Rests | None = None
+    worded: WordedBy = field(default_factory=WordedBy)
 
     def __len__(self) -> int:
         return len(self.kinds)

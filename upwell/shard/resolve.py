@@ -200,12 +200,13 @@ class _Outcome:
     def _meant(self, changeset: Changeset, codes: Rows, places: Rows) -> Mask:
         """Which of the codes, given at these places of the mutation, are alive and mean a row: bool (codes,).
 
-        A door where ids are unique per namespace means the row in the namespace that it names. In an index where they are unique
-        in all of it the row may be in another.
+        A door where ids are unique per namespace means the row in the namespace that it names, and so does an update that says so. In an
+        index where they are unique in all of it the row may be in another.
         """
         meant: Mask = self._alive[codes]
         alive = np.flatnonzero(meant)
-        if not len(alive) or self._scope is KeyScope.NAMESPACE or changeset.details.scope is KeyScope.INDEX:
+        is_of_one = changeset.details.inside or changeset.details.scope is not KeyScope.INDEX
+        if not len(alive) or self._scope is KeyScope.NAMESPACE or not is_of_one:
             return meant
         asked = changeset.namespaces
         said = pa.nulls(len(alive), pa.utf8()) if asked is None else asked.take(pa.array(places[alive]))

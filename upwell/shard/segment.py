@@ -232,6 +232,11 @@ class Segment:
             return Postings.from_sections(*(self._box.section(name) for name in names))
 
     @cached_property
+    def lengths(self) -> npt.NDArray[np.float64]:
+        """How many terms each row has, where sparse vectors are counts of them; read from the postings, once."""
+        return self.postings.lengths(self.rows)
+
+    @cached_property
     def sequence(self) -> Sequenced:
         """Which row of its namespace each was: uint64 (rows,)."""
         if "sequence" not in self._box.sections:
@@ -272,7 +277,7 @@ class Segment:
                     (kept,) = columns_of(self.metadata, self.rows, [path])
                 if len(kept) != self.rows:
                     raise Corrupt("a property has other rows than its segment", property=path)
-            self._properties[path] = kept
+            kept = self._properties.setdefault(path, kept)
             while len(self._properties) > PROPERTIES_KEPT:
                 self._properties.popitem(last=False)
         return kept

@@ -42,7 +42,7 @@ async def retry(request: web.Request) -> web.Response:
     refuse_dry_run(request)
     wishes = wishes_of(request)
     accepted = await operations(request).retry(index, request.match_info["mutation"], wishes.sender)
-    return await acknowledge(request, index, accepted, wishes)
+    return await acknowledge(request, accepted, wishes)
 
 
 def _pieces(changeset: Changeset) -> Iterator[bytes]:

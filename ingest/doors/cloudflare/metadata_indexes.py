@@ -34,7 +34,7 @@ async def create(request: web.Request) -> web.Response:
         await operations(request).look(may)
         return report(0)
     accepted = await operations(request).append(index, changeset, wishes.sender, may)
-    return await acknowledge(request, index, accepted, wishes)
+    return await acknowledge(request, accepted, wishes)
 
 
 async def delete(request: web.Request) -> web.Response:
@@ -47,7 +47,7 @@ async def delete(request: web.Request) -> web.Response:
     if wishes.dry_run:
         return report(0)
     accepted = await operations(request).append(index, changeset, wishes.sender)
-    return await acknowledge(request, index, accepted, wishes)
+    return await acknowledge(request, accepted, wishes)
 
 
 async def _admitted(request: web.Request) -> tuple[Index, Wishes]:

@@ -42,7 +42,8 @@ from upwell.query.lookup import lookup
 from upwell.query.patience import Patience
 from upwell.query.search import Match, search
 from upwell.settings import Settings
-from upwell.shard.filter import Covered, Filter, paths
+from upwell.shard.asked import paths
+from upwell.shard.filter import Covered, Filter
 from upwell.shard.metric import Metric
 from upwell.shard.rows import written_by
 from upwell.shard.view import View

@@ -63,7 +63,7 @@ async def _upload(request: web.Request, operation: Operation) -> web.Response:
         sender=wishes.sender,
         may=lambda: check_room(index, settings.vectors_max),
     )
-    return await acknowledge(request, index, accepted, wishes, mutation)
+    return await acknowledge(request, accepted, wishes, mutation)
 
 
 def _unparsable_behavior(request: web.Request) -> Literal["error", "discard"]:
@@ -87,7 +87,7 @@ async def delete_by_ids(request: web.Request) -> web.Response:
         return report(len(ids))
     changeset = Changeset(operation=Operation.DELETE, ids=pa.array(ids, pa.utf8()), received=len(ids))
     accepted = await operations(request).append(index, changeset, wishes.sender)
-    return await acknowledge(request, index, accepted, wishes)
+    return await acknowledge(request, accepted, wishes)
 
 
 async def get_by_ids(request: web.Request) -> web.Response:

@@ -11,12 +11,11 @@ from typing import Any
 
 from aiohttp import web
 
+from ingest.appending import Accepted, Sender
 from ingest.doors.cloudflare.context import grant_of, operations
 from ingest.doors.cloudflare.envelope import said, success
 from ingest.doors.cloudflare.errors import line_error
-from ingest.operations import Accepted, Sender
 from ingest.wishes import idempotency_key, preferred_wait_s
-from upwell.engine import Index
 from upwell.errors import Invalid
 from upwell.log.entry import Mutation
 from upwell.outcome import State
@@ -45,7 +44,7 @@ def refuse_dry_run(request: web.Request) -> None:
 
 
 async def acknowledge(
-    request: web.Request, index: Index, accepted: Accepted, wishes: Wishes, mutation: Mutation | None = None
+    request: web.Request, accepted: Accepted, wishes: Wishes, mutation: Mutation | None = None
 ) -> web.Response:
     """The answer to a write that is durable; ``mutation`` has the lines that were left out."""
     result: dict[str, Any] = {"mutationId": accepted.mutation_id}
@@ -53,7 +52,7 @@ async def acknowledge(
     if accepted.replayed:
         headers["Idempotency-Replayed"] = "true"
     if wishes.wait_s is not None:
-        outcome = await operations(request).outcome(index, accepted.mutation_id, wishes.wait_s)
+        outcome = await operations(request).outcome(accepted.index, accepted.mutation_id, wishes.wait_s)
         result["state"] = outcome.state
         if outcome.state is State.FAILED:
             result["error"] = outcome.error

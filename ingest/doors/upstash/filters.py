@@ -23,6 +23,7 @@ from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
 from ingest.grammar import mistake, shown
 from upwell.errors import Invalid
+from upwell.shard.asked import depth, leaves, paths
 from upwell.shard.comparing import Scalar
 from upwell.shard.filter import (
     FILTER_DEPTH_MAX,
@@ -35,9 +36,6 @@ from upwell.shard.filter import (
     Present,
     Some,
     Within,
-    depth,
-    leaves,
-    paths,
 )
 from upwell.shard.glob import GLOB_CHARACTERS_MAX
 
