@@ -52,6 +52,11 @@ class Room:
                 )
 
 
+def rows_at_most(row_bytes_min: int) -> int:
+    """How many rows may be in an answer of which none has fewer bytes."""
+    return ANSWER_BYTES_MAX // row_bytes_min
+
+
 def encoded_rows(rows: Iterable[Any], room: Room) -> list[bytes]:
     """Rows, encoded one by one. Raises Invalid if the answer is too large to be held in memory by many at once."""
     encoded = []

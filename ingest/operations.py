@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 from aiohttp import web
 
 from ingest.admission import Admission
+from ingest.appending import Accepted, Appending, Check, Sender
 from ingest.body import Rules
 from ingest.body.inflate import Bytes
 from ingest.metrics import Metrics
@@ -28,18 +29,15 @@ from upwell.catalog.tokens import Grant
 from upwell.changeset import Changeset, Matrix, Operation
 from upwell.doorbell.bell import Bell
 from upwell.engine import Engine, Index
-from upwell.errors import Corrupt, KeyReused, Unavailable, UpwellError
-from upwell.failpoint import Step, reached
-from upwell.log.appender import Appender
-from upwell.log.entry import Mutation, PreparedMutation, prepare, request_of
-from upwell.log.receipt import Receipt, mint, parse
-from upwell.log.request import Request, Settled
+from upwell.errors import Corrupt, Unavailable, UpwellError
+from upwell.log.entry import Mutation, PreparedMutation, prepare
+from upwell.log.receipt import mint, parse
+from upwell.log.request import Request
 from upwell.outcome import Outcome, State
 from upwell.shard.view import View
 from upwell.sparse import Sparse
 
 T = TypeVar("T")
-Check = Callable[[], None]
 log = structlog.get_logger()
 
 #: Threads for looks at the store and for appends: they wait for the disk, so there may be more than cores.
@@ -51,23 +49,6 @@ HOUSEKEEPING_S = 30.0
 DAMAGED_KEPT = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A mutation that is durable: acknowledged from here on. ``replayed``: the request was sent before, and this is what it became."""
-
-    mutation_id: str
-    receipt: Receipt
-    replayed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Who sends a mutation: the identity of a token, and the key that it gave the request, if it may send it again."""
-
-    by: str
-    key: str | None = None
-
-
 class Operations:
     """What doors call. Used from one event loop."""
 
@@ -76,12 +57,12 @@ class Operations:
         self.bell = bell
         self.visibility = visibility
         self.metrics = metrics
-        self._appenders: dict[str, Appender] = {}
         #: Damaged objects that the log has told of.
         self._damaged: set[str] = set()
         self._rates = TokenRates(engine.settings.token_rate, engine.clock)
         self._admission = Admission(engine.settings, engine.clock, self.look)
         self._store_pool = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
+        self._appending = Appending(engine, bell, metrics, self._store_pool)
         self._parsers = Parsers(engine.settings.parse_processes)
         self._query_pool = ThreadPoolExecutor(engine.settings.query_threads, thread_name_prefix="query")
         self._bulk_pool = ThreadPoolExecutor(1, thread_name_prefix="bulk")
@@ -213,7 +194,7 @@ class Operations:
         while (settled := await self.look(index.requests.answer, request.name)) is not None:
             followed = mint(index.record.receipt_key, settled.receipt)
             if (await self.look(index.outcomes.of, followed)).state is not State.FAILED:
-                return Accepted(followed, settled.receipt, replayed=True)
+                return Accepted(followed, settled.receipt, index, replayed=True)
             request = Request.of_retry(followed)
         await self.admit(index, adds_rows=prepared.mutation.brings_rows)
         return await self.append_prepared(index, prepared, replace(sender, key=None), None, request)
@@ -227,50 +208,7 @@ class Operations:
         request: Request | None = None,
     ) -> Accepted:
         """As ``append``, of a mutation that is prepared. ``request``: the one that it is, of a sender without a key."""
-        if sender.key is not None:
-            request = await self.look(request_of, prepared, sender.by, sender.key)
-            settled = await self.look(index.requests.answer, request.name)
-            if settled is not None:
-                await self._hold(index)
-                return _replayed(index, request, settled)
-        if may is not None:
-            # Only now: what was accepted once is not refused for what came of it.
-            await self.look(may)
-        mutation = replace(prepared.mutation, by=sender.by, request=request)
-        reached(Step.APPEND_BEFORE)
-        receipt = await self._appender(index).append(
-            PreparedMutation(mutation=mutation, columns=prepared.columns)
-        )
-        await self._hold(index)
-        if request is not None:
-            settled = await self.look(index.requests.settle, request, receipt)
-            if settled.receipt != receipt:
-                # The same request came twice at once. What we appended is left out by whoever applies it.
-                return _replayed(index, request, settled)
-        self.metrics.mutations.labels(mutation.operation).inc()
-        self.metrics.rows.labels(mutation.operation).inc(mutation.rows)
-        reached(Step.ACK_BEFORE)
-        return Accepted(mint(index.record.receipt_key, receipt), receipt)
-
-    async def _hold(self, index: Index) -> None:
-        """What is in the log of an index in whose place another was made is lost, and must not be acknowledged. Raises Gone."""
-        if index.may_be_replaced:
-            await self.look(index.hold)
-
-    def _appender(self, index: Index) -> Appender:
-        def appended(position: int, entry: Sequence[PreparedMutation]) -> None:
-            self.bell.ring(index.record.id)
-            index.backlog.appended(position, [one.mutation for one in entry])
-
-        appender = self._appenders.get(index.record.id)
-        if appender is None:
-            appender = self._appenders[index.record.id] = Appender(
-                index.log_writer(),
-                self._store_pool,
-                batch_vectors_max=self.engine.settings.batch_vectors_max,
-                on_appended=appended,
-            )
-        return appender
+        return await self._appending.append(index, prepared, sender, may, request)
 
     # Reading.
 
@@ -379,21 +317,13 @@ class Operations:
                 continue
             for index_id in dead:
                 self._admission.forget(index_id)
-                appender = self._appenders.get(index_id)
-                if appender is not None and appender.idle:
-                    del self._appenders[index_id]
+                self._appending.forget(index_id)
 
     async def close(self) -> None:
         """Finish what was accepted, then stop the pools."""
-        await asyncio.gather(*(appender.drained() for appender in self._appenders.values()))
+        await self._appending.drained()
         await self._parsers.close()
         # Who waits for a model's server is let go.
         await asyncio.to_thread(self.engine.close)
         for pool in (self._query_pool, self._store_pool, self._bulk_pool, self._embed_pool):
             await asyncio.to_thread(pool.shutdown, wait=True)
-
-
-def _replayed(index: Index, request: Request, settled: Settled) -> Accepted:
-    if settled.digest != request.digest:
-        raise KeyReused("the Idempotency-Key was used for another request; use a new key for a new request")
-    return Accepted(mint(index.record.receipt_key, settled.receipt), settled.receipt, replayed=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ingest.operations import Accepted, Operations
+from ingest.appending import Accepted
+from ingest.operations import Operations
 from ingest.problems import retry_after
-from upwell.engine import Index
 from upwell.errors import Invalid, UpwellError
 from upwell.outcome import Outcome
 
@@ -50,7 +50,7 @@ def naming(accepted: Accepted) -> dict[str, str]:
 
 
 async def waited(
-    ops: Operations, request: web.Request, index: Index, accepted: Accepted, wait_s: float
+    ops: Operations, request: web.Request, accepted: Accepted, wait_s: float
 ) -> tuple[Outcome, dict[str, str]]:
     """The outcome of a write after ``wait_s``, or after as long as the request prefers to wait; and the headers that say so.
 
@@ -58,7 +58,9 @@ async def waited(
     """
     preferred = preferred_wait_s(request, ops.engine.settings.wait_s_max)
     try:
-        outcome = await ops.outcome(index, accepted.mutation_id, wait_s if preferred is None else preferred)
+        outcome = await ops.outcome(
+            accepted.index, accepted.mutation_id, wait_s if preferred is None else preferred
+        )
     except UpwellError as error:
         error.facts[ACCEPTED] = accepted.mutation_id
         raise

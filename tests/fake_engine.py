@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 from upwell.clock import SystemClock
@@ -30,6 +31,7 @@ from upwell.webhook import Delivery
 from workers.worker import WorkerProcess, stop_on_signals
 
 BATCH = 8
+STUCK_S = 90.0
 
 
 class FakeEngine:
@@ -39,8 +41,12 @@ class FakeEngine:
         self._folder = folder
         self._lock = threading.Lock()
         self._busy: dict[str, int] = {}
-        #: How long applying a batch takes; set it to have a drain caught in the middle.
+        #: How long applying a batch takes.
         self.apply_s = apply_s
+        #: What a batch that begins from now on waits for, before it commits: set it to have a drain caught in the middle.
+        self.gate: threading.Event | None = None
+        #: Asks on behalf of the newest batch whether it still may commit.
+        self.still_ours: Callable[[], bool] = lambda: True
         #: The store is away.
         self.away = False
         #: Calls of apply_batch, and the most of them that ran at once for one index.
@@ -133,12 +139,12 @@ class FakeEngine:
     ) -> Applied | None:
         with self._lock:
             # Read before anybody can see that we are called, and change it.
-            apply_s = self.apply_s
+            apply_s, gate, self.still_ours = self.apply_s, self.gate, still_ours
             self.calls += 1
             self._busy[index_id] = self._busy.get(index_id, 0) + 1
             self.at_once = max(self.at_once, self._busy[index_id])
         try:
-            return self._apply(index_id, still_ours, applying, apply_s)
+            return self._apply(index_id, still_ours, applying, partial(self._take_time, apply_s, gate))
         except Fenced:
             self.fenced += 1
             raise
@@ -147,7 +153,11 @@ class FakeEngine:
                 self._busy[index_id] -= 1
 
     def _apply(
-        self, index_id: str, still_ours: Callable[[], bool], applying: Callable[[int], None], apply_s: float
+        self,
+        index_id: str,
+        still_ours: Callable[[], bool],
+        applying: Callable[[int], None],
+        take_time: Callable[[], None],
     ) -> Applied | None:
         if self.away:
             raise Unavailable("the store is away")
@@ -160,7 +170,7 @@ class FakeEngine:
         if through == applied:
             return None
         applying(through)
-        time.sleep(apply_s)
+        take_time()
         if not still_ours():
             raise Fenced("the lease was lost")
         folder = self._folder / index_id / "commit"
@@ -180,6 +190,11 @@ class FakeEngine:
             mutations=through - applied,
             vectors=through - applied,
         )
+
+    def _take_time(self, apply_s: float, gate: threading.Event | None) -> None:
+        if gate is not None:
+            assert gate.wait(STUCK_S), "nobody opened the gate"
+        time.sleep(apply_s)
 
     def _commits(self, index_id: str) -> list[tuple[int, int, int]]:
         found = []

@@ -69,6 +69,8 @@ async def _drain(house: FrontHouse) -> None:
     while True:
         await house.drains.wait()
         for index_id in await asyncio.to_thread(lambda: list(house.engine.backlogged())):
+            # Told to wait while it looked, it may have seen what was written since.
+            await house.drains.wait()
             broken = None
             if house.fails is not None:
                 entry = await asyncio.to_thread(house.engine.next_entry, index_id)

@@ -72,8 +72,8 @@ def any_mutation(rng: random.Random, number: int) -> Changeset:
         case 2 | 3:
             patch, values = rng.random() < 0.5, rng.random() < 0.5
             given, adds = rows(*names, values=values), values and rng.random() < 0.5
-            shallow = patch and rng.random() < 0.5
-            return plain(Operation.UPDATE, *given, patch=patch, shallow=shallow, adds=adds)
+            shallow, inside = patch and rng.random() < 0.5, rng.random() < 0.3
+            return plain(Operation.UPDATE, *given, patch=patch, shallow=shallow, adds=adds, inside=inside)
         case 4:
             ways: list[dict[str, Any]] = [{"prefix": "id1"}, {"prefix": "m"}, {"equal": 1.0}]
             how = rng.choice(ways)

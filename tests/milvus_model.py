@@ -48,20 +48,28 @@ class Model:
         """Whole rows in the place of those with their keys."""
         for row in rows:
             whole = {"t": "x"} if self.declared else {}
-            whole |= {name: value for name, value in row.items() if value is not None}
+            whole |= {
+                name: value for name, value in row.items() if value is not None or name not in self.names
+            }
             self.rows[row["id"]] = whole
             self.partition_of[row["id"]] = partition or DEFAULT
 
+    def has(self, id: int | str, partition: str | None) -> bool:
+        """Is there a row of this key: in a partition, or (None) anywhere?"""
+        return id in self.rows and partition in (None, self.partition_of[id])
+
     def update(self, rows: list[Row], partition: str | None) -> None:
-        """Change what rows give; add those that are not there."""
+        """Change what rows give; add those that are not there, as if there were none elsewhere."""
         for row in rows:
-            if row["id"] not in self.rows:
-                self.put([row], partition)
+            if not self.has(row["id"], partition):
+                self.put([{name: value for name, value in row.items() if value is not None}], partition)
                 continue
             old = self.rows[row["id"]] | row
             if self.declared and old.get("t", "") is None:
                 old["t"] = "x"
-            self.rows[row["id"]] = {name: value for name, value in old.items() if value is not None}
+            self.rows[row["id"]] = {
+                name: value for name, value in old.items() if value is not None or name not in row
+            }
 
     def remove(self, ids: list[int | str]) -> None:
         """Forget rows."""
@@ -191,11 +199,7 @@ class Client:
         answer = await self.ask(version, "upsert", {"data": rows, "partialUpdate": True, **where})
         ids, needed = [row["id"] for row in rows], {"vector"} | ({"b", "t"} if self.model.declared else set())
         inside = partition if version == 2 else None
-        # A row in another partition is updated there, but is no excuse for what a new one would lack here.
-        elsewhere = {
-            id for id, where in self.model.partition_of.items() if inside not in (None, DEFAULT, where)
-        }
-        lacking = any(id not in self.model.rows or id in elsewhere for id in ids)
+        lacking = not all(self.model.has(id, inside) for id in ids)
         if len(set(ids)) < len(ids) or (lacking and not needed <= rows[0].keys()):
             assert answer.error[0] == 1100, answer
             return
@@ -306,7 +310,8 @@ class Client:
         if self.model.dynamic:
             leaves += [
                 ("d == 1", lambda row: _is_one(row.get("d"))),
-                ("exists d", lambda row: "d" in row and row["d"] != {}),
+                ("exists d", lambda row: row.get("d") is not None),
+                ("d is null", lambda row: row.get("d") is None),
                 ("d['e'] == 2", lambda row: row["d"]["e"] == 2 if isinstance(row.get("d"), dict) else None),
                 ('$meta["e f"] == "z"', lambda row: row["e f"] == "z" if isinstance(row.get("e f"), str) else None),
             ]  # fmt: skip

@@ -15,6 +15,7 @@ READS = (
     *("CollectionsHas", "CollectionsDescribe", "CollectionsGetStats", "CollectionsGetLoadState"),
     *("EntitiesGet", "EntitiesQuery", "EntitiesSearch", "EntitiesHybridSearch", "EntitiesAdvancedSearch"),
     *("PartitionsList", "PartitionsHas", "PartitionsGetStats", "IndexesList", "IndexesDescribe"),
+    "CommonRunAnalyzer",
 )
 WRITES = (
     *("EntitiesInsert", "EntitiesUpsert", "EntitiesDelete", "CollectionsTruncate", "CollectionsLoad"),

@@ -75,6 +75,7 @@ def read_body(
         ),
         rows=heading.rows,
         namespace="",
+        inside=False,
         sender=sender,
         bytes_max=RULES.bytes_max,
         content_encoding=None,

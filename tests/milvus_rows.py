@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from ingest.appending import Sender
 from ingest.doors.milvus.facts import change_facts
-from ingest.operations import Sender
 from tests.milvus_house import MilvusHouse, Row
 from upwell.catalog.names import NewIndex
 from upwell.changeset import Changeset, Details, KeyScope, Operation

@@ -43,6 +43,7 @@ class PlainMutation:
     patch: bool = False
     shallow: bool = False
     adds: bool = False
+    inside: bool = False
     #: Of one that selects; ``equal``: rows with this number at FILTERED.
     namespace: str | None = None
     prefix: str | None = None
@@ -81,7 +82,13 @@ class PlainMutation:
             metadata=_column(metadata, pa.binary()),
             data=_column([row.data for row in self.rows], pa.utf8()),
             received=len(self.rows),
-            details=Details(scope=self.scope, patch=self.patch, shallow=self.shallow, adds=self.adds),
+            details=Details(
+                scope=self.scope,
+                patch=self.patch,
+                shallow=self.shallow,
+                adds=self.adds,
+                inside=self.inside,
+            ),
         )
 
 
@@ -170,7 +177,8 @@ class PlainIndex:
 
     def _meant(self, row: PlainRow, mutation: PlainMutation) -> PlainHeld | None:
         held = self.rows.get(self._key(row))
-        if held is None or self.scope is KeyScope.NAMESPACE or mutation.scope is KeyScope.INDEX:
+        anywhere = mutation.scope is KeyScope.INDEX and not mutation.inside
+        if held is None or self.scope is KeyScope.NAMESPACE or anywhere:
             return held
         return held if held.namespace == (row.namespace or "") else None
 
@@ -299,6 +307,7 @@ def plain_of(changeset: Changeset) -> PlainMutation:
         patch=details.patch,
         shallow=details.shallow,
         adds=details.adds,
+        inside=details.inside,
         **more,
     )
 

@@ -22,12 +22,15 @@ from typing import Any, Literal, Self
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import redis
+
 from tests.forked import Process, forkserver
 from upwell.doorbell.embedded import EmbeddedValkey
+from upwell.doorbell.keys import DRAIN_QUEUE, lease_key
 
 TOKEN = "story-token-0123456789"
 ROOT = Path(__file__).resolve().parent.parent
-START_S = 30.0
+START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,7 @@ class Index:
         assert isinstance(result, dict)
         return result
 
-    def visible(self, mutation_id: str, wait_s: float = 30) -> dict[str, Any]:
+    def visible(self, mutation_id: str, wait_s: float = 60) -> dict[str, Any]:
         """Wait until a mutation is visible; returns its status."""
         status = self.status(mutation_id, wait_s)
         assert status["state"] == "visible", status
@@ -177,6 +180,13 @@ class Service:
         if self.valkey.alive():
             self.valkey.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def rests(self) -> None:
+        """Wait until no worker drains anything: who has made a mutation visible looks once more whether there is another."""
+        with redis.Redis.from_url(self.valkey.url) as client:
+            for _ in until(60):
+                if not client.zcard(DRAIN_QUEUE) and not client.keys(lease_key("*")):
+                    return
 
     def _environment(self) -> dict[str, str]:
         mine = {

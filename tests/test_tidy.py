@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 from upwell.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -193,3 +195,9 @@ def test_the_readme_names_no_other_setting() -> None:
         if variable not in known
     ]
     demand_none(problems)
+
+
+def test_no_property_is_in_a_hurry() -> None:
+    """An example may take as long as the machine takes: a deadline fails where it is busy, and only there."""
+    assert settings().deadline is None
+    assert HealthCheck.too_slow in settings().suppress_health_check

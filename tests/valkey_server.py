@@ -123,7 +123,7 @@ def valkey(tmp_path: Path) -> Iterator[EmbeddedValkey]:
     server.stop()
 
 
-async def eventually(happened: Callable[[], object], seconds: float = 20) -> None:
+async def eventually(happened: Callable[[], object], seconds: float = 60) -> None:
     """Wait until something has happened; generous, since it only matters that it does."""
     deadline = time.monotonic() + seconds
     while not happened():

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tests.service import ROOT, TOKEN, Api, Service, until
 
-START_S = 30.0
+START_S = 60.0
 AUTHORISED = f"Authorization: Bearer {TOKEN}\r\n".encode()
 STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
 

@@ -117,6 +117,8 @@ class Details(_Frozen):
     #: Of an update whose rows have every vector that their index's rows have: are those added that are not there? They are added as
     #: they are given, as to a row without metadata and data.
     adds: bool = False
+    #: Of an update: does it mean only rows in the namespaces that it names, also where an id is unique in the whole index?
+    inside: bool = False
     #: Are its vectors still to be made from its data, by a worker?
     embed: bool = False
     #: What its door takes ids to be unique in.
@@ -192,6 +194,8 @@ class Changeset:
         """Which vectors a row of its index needs, whoever applies it knows (shard/batch.py)."""
         if self.details.shallow and not self.details.patch:
             raise ValueError("only of a patch can members be put in the place of others whole")
+        if self.details.inside and self.operation is not Operation.UPDATE:
+            raise ValueError(f"only of an update it is said where the rows lie that {self.operation} means")
         if not self.details.adds:
             return
         if self.operation is not Operation.UPDATE:

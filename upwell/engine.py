@@ -16,6 +16,7 @@ import structlog
 from upwell.catalog.databases import Databases
 from upwell.catalog.names import Catalog, NewIndex
 from upwell.catalog.record import IndexRecord
+from upwell.catalog.replacing import MayReplace
 from upwell.catalog.tokens import Tokens
 from upwell.clock import Clock, SystemClock
 from upwell.embed.models import Models
@@ -75,10 +76,19 @@ class Engine:
         self._check_no_alias(account, new)
         return self.catalog.rename(account, old, new)
 
-    def replace(self, index: Index, new: NewIndex) -> Index:
+    def replace(self, index: Index, new: NewIndex, *, may: MayReplace = lambda _: None) -> Index:
         """Make an index in the place of one that was never written to. Raises as Catalog.replace does."""
         old = index.record
-        return self._open(self.catalog.replace(old.account, old.name, old.id, new))
+        return self._open(self.catalog.replace(old.account, old.name, old.id, new, may=may))
+
+    def successor(self, index: Index) -> Index | None:
+        """The index that was made in the place of this one, and stands where it stood; None if there is none."""
+        old = index.record
+        try:
+            other = self.find(old.account, old.name)
+        except NotFound:
+            return None
+        return other if old.id in other.record.replaces else None
 
     def _check_no_alias(self, account: str, name: str) -> None:
         meant = self.databases.meant_by(account, name)

@@ -239,7 +239,7 @@ class Settings(BaseSettings):
         5_000, ge=1, description="rows in one insert or upsert request of the Milvus door (Zilliz: 100)"
     )
     milvus_metadata_bytes_max: int = Field(
-        65_536, ge=2, description="bytes of a row's fields there, but for its vectors, as compact JSON"
+        131_072, ge=2, description="bytes of a row's fields there, but for its vectors, as compact JSON"
     )
     milvus_read_wait_s: float = Field(
         10.0,
@@ -253,6 +253,9 @@ class Settings(BaseSettings):
         description="rows that a query or search may ask for there, those before them included",
     )
     milvus_nq_max: int = Field(16_384, ge=1, description="vectors or ids that one search may search by there")
+    milvus_search_s_max: float = Field(
+        60.0, gt=0, description="how long the searches of one request may take there; beyond, it is refused"
+    )
     milvus_filter_bytes_max: int = Field(65_536, ge=1, description="bytes of a filter's text there")
     milvus_json_as_text: bool = Field(
         False,

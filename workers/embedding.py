@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 #: A Redis that takes longer to answer is taken to be away.
 CALL_S = 2.0
+#: How often claims are renewed.
+RENEW_S = EMBED_CLAIM_TTL_S / 3
 #: What calling it may raise while it is away, while its connections are being closed, or while this process ends.
 AWAY = (RedisError, OSError, TimeoutError, RuntimeError, CancelledError)
 #: So many workers are asked at once; who finds nothing to do is free again at once.
@@ -106,7 +108,7 @@ class Claims:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(EMBED_CLAIM_TTL_S / 3)
+            await asyncio.sleep(RENEW_S)
             with contextlib.suppress(*AWAY):
                 async with asyncio.timeout(CALL_S), self._redis.pipeline(transaction=False) as pipe:
                     for key in self._held:

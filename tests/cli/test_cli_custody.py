@@ -143,7 +143,7 @@ def test_redis_is_made_anew_from_the_store(upwell: CliRunner, service: Service) 
     assert upwell.invoke(app, ["recover", "--reset"], input="n\n").exit_code == 1
     service.start_worker()
     index.visible(mutation)
-    for _ in until(30):
+    for _ in until(60):
         if "0 with mutations waiting, 0 rung for" in ran(upwell.invoke(app, ["recover", "--reset", "--yes"])):
             break
 

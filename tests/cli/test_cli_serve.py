@@ -18,7 +18,6 @@ import pytest
 
 from tests.service import ROOT, TOKEN, Api, Index, until
 
-EVERY_PART = {"upwell api": 1, "upwell worker": 2, "valkey": 1}
 UPWELL = [sys.executable, "-c", "from ingest.cli import main; main()"]
 
 
@@ -40,6 +39,15 @@ class Serving:
     def parts(self) -> dict[str, list[int]]:
         """Process ids of the children, by what they are."""
         return children_of(self.process.pid)
+
+    def all_parts(self, workers: int = 1) -> dict[str, list[int]]:
+        """The same, once all are there. A worker may still be starting when the front end is ready; its title is its own to set."""
+        expected = {"upwell api": 1, "upwell worker": workers, "valkey": 1}
+        for _ in until(60):
+            parts = self.parts()
+            if {name: len(pids) for name, pids in parts.items()} == expected:
+                return parts
+        raise AssertionError("until() fails before")
 
 
 def children_of(parent: int) -> dict[str, list[int]]:
@@ -99,12 +107,7 @@ def test_the_ready_line_the_token_and_the_titles(tmp_path: Path) -> None:
         kept = tmp_path / "data" / "admin-token"
         assert serving.lines[1] == f"token: {kept.read_text().strip()}"
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-        parts: dict[str, list[int]] = {}
-        # A worker may still be starting when the front end is ready; its title is its own to set.
-        for _ in until(20):
-            parts = serving.parts()
-            if {name: len(pids) for name, pids in parts.items()} == EVERY_PART:
-                break
+        parts = serving.all_parts(workers=2)
         info = serving.index("nothing").get("", token=kept.read_text().strip())
         assert info.error[:2] == (404, 3000)
         everyone = [pid for pids in parts.values() for pid in pids]
@@ -129,9 +132,9 @@ def test_whatever_dies_is_started_again_at_the_same_address(tmp_path: Path) -> N
         index = serving.index("survivor")
         assert index.create(2).status == 200
         for name in ("upwell worker", "valkey", "upwell api"):
-            (victim,) = serving.parts()[name]
+            (victim,) = serving.all_parts()[name]
             os.kill(victim, signal.SIGKILL)
-            for _ in until(30):
+            for _ in until(60):
                 if serving.parts().get(name, [victim]) != [victim]:
                     break
             assert index.visible(upsert_when_it_listens(index))["counts"]["received"] == 1, name
@@ -139,7 +142,7 @@ def test_whatever_dies_is_started_again_at_the_same_address(tmp_path: Path) -> N
 
 def upsert_when_it_listens(index: Index) -> str:
     """A front end that was just started again takes a moment until it listens."""
-    for _ in until(30):
+    for _ in until(60):
         try:
             return index.upsert([{"id": "a", "values": [1, 2]}])
         except (URLError, ConnectionError):
@@ -149,11 +152,11 @@ def upsert_when_it_listens(index: Index) -> str:
 
 def test_killed_outright_it_leaves_no_child(tmp_path: Path) -> None:
     with serve(tmp_path / "data", token=TOKEN) as serving:
-        everyone = [pid for pids in serving.parts().values() for pid in pids]
+        everyone = [pid for pids in serving.all_parts().values() for pid in pids]
         assert len(everyone) == 3
         serving.process.kill()
         serving.process.wait(10)
-        for _ in until(10):
+        for _ in until(60):
             if not alive(everyone):
                 break
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.clients.javascript import Home, Sdk, Thrown
+from tests.plain_full_text import FUNCTION, TEXT_FIELDS, bm25_scores
 from tests.service import TOKEN, Service, running
 
 NAMES = itertools.count()
@@ -190,6 +191,50 @@ def test_a_schema_and_a_partial_upsert(v2: Js) -> None:
     v2("releaseCollection", named)
     v2("dropIndex", named | {"indexName": "my_vector"})
     assert v2("listIndexes", named) == []
+    v2("dropCollection", named)
+
+
+def test_full_text_search(v2: Js) -> None:
+    """The SDK's types know of no functions of a schema; its client sends what it is given."""
+    name = f"texts_{next(NAMES)}"
+    named = {"collectionName": name}
+    fields = [
+        {"fieldName": "id", "dataType": "Int64", "isPrimary": True},
+        {"fieldName": "dense", "dataType": "FloatVector", "elementTypeParams": {"dim": 2}},
+        *TEXT_FIELDS,
+    ]
+    indexes = [
+        {"fieldName": "dense", "indexName": "dense", "metricType": "COSINE"},
+        {"fieldName": "sparse", "indexName": "sparse", "metricType": "BM25"},
+    ]
+    schema = {"autoID": False, "enabledDynamicField": False, "fields": fields, "functions": [FUNCTION]}
+    v2("createCollection", named | {"schema": schema, "indexParams": indexes})
+    (function,) = v2("describeCollection", named)["functions"]
+    assert (function["name"], function["inputFieldNames"]) == ("bm25", ["text"])
+
+    texts = {1: "apple pie", 2: "an apple a day", 3: "pie chart"}
+    rows = [{"id": id, "text": text, "dense": [1, id]} for id, text in texts.items()]
+    assert v2("insert", named | {"data": rows})["insertIds"] == ["1", "2", "3"]
+    asked = named | {"annsField": "sparse", "outputFields": ["*"], "limit": 10, "consistencyLevel": "Strong"}
+    hits = v2("search", asked | {"data": ["apple"], "searchParams": {"drop_ratio_search": 0.2}})
+    scores = {str(id): score for id, score in bm25_scores("apple", texts).items()}
+    assert [hit["id"] for hit in hits] == ["1", "2"]
+    assert {hit["id"]: hit["distance"] for hit in hits} == pytest.approx(scores, rel=1e-5)
+    assert hits[0].keys() == {"id", "text", "dense", "distance"}
+    # As many for each: the client tells them apart as if it were always so.
+    several = v2("search", asked | {"data": ["chart pie", "apple"]})
+    assert [[hit["id"] for hit in found] for found in several] == [["3", "1"], ["1", "2"]]
+    parts = [
+        {"data": [[1, 3]], "annsField": "dense", "limit": 2},
+        {"data": ["day"], "annsField": "sparse", "limit": 2},
+    ]
+    both = named | {"search": parts, "rerank": {"strategy": "rrf", "params": {"k": 60}}, "limit": 3}
+    assert {hit["id"] for hit in v2("hybridSearch", both)} == {"2", "3"}
+
+    v2("upsert", named | {"data": [{"id": "2", "text": "a pear"}], "partialUpdate": True})
+    assert [hit["id"] for hit in v2("search", asked | {"data": ["apple"]})] == ["1"]
+    assert v2.refused("search", asked | {"data": [[1, 0]]}) == 1100
+    assert v2.refused("query", named | {"filter": "id > 0", "outputFields": ["sparse"]}) != 0
     v2("dropCollection", named)
 
 

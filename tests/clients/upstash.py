@@ -31,7 +31,7 @@ KINDS = {
     ),
 }
 #: Far more than a worker needs to make a mutation visible.
-SETTLED_S = 30.0
+SETTLED_S = 60.0
 
 
 @dataclass

@@ -38,7 +38,8 @@ from upwell.doorbell.notices import Notice, Notices, publish
 from upwell.doorbell.tries import count_try
 from workers.hold import renewed
 
-TTL_S = 3.0
+#: So long that no machine is busy until it ends.
+TTL_S = 30.0
 
 
 async def a_hash(redis: ArqRedis, key: str) -> None:
@@ -86,8 +87,8 @@ async def test_a_lease_that_is_nobodys_is_taken(pool: ArqRedis, foreign: Make) -
 async def test_marks_and_merges_likewise(pool: ArqRedis, foreign: Make) -> None:
     for key in (swept_key("a1"), compaction_lease_key("a1", 0)):
         await foreign(pool, key)
-    assert await mark(pool, swept_key("a1"), 1)
-    assert not await mark(pool, swept_key("a1"), 1)
+    assert await mark(pool, swept_key("a1"), TTL_S)
+    assert not await mark(pool, swept_key("a1"), TTL_S)
     assert await enqueue_compaction(pool, "a1", 0, TTL_S)
     assert await Lease(pool, "a1", TTL_S, 0).claim()
     assert not await enqueue_compaction(pool, "a1", 0, TTL_S)
@@ -163,7 +164,7 @@ async def test_a_lease_outlives_cut_connections(tmp_path: Path) -> None:
     path = valkey.url.removeprefix("unix://").partition("?")[0]
     with TcpProxy(path) as proxy:
         redis = connect(proxy.url)
-        lease = Lease(redis, "a1", 3.0)
+        lease, brief = Lease(redis, "a1", TTL_S), Lease(redis, "a2", 1.0)
         assert await lease.acquire()
         async with renewed(lease, 0.2) as hold:
             proxy.lead_to(None)
@@ -172,6 +173,8 @@ async def test_a_lease_outlives_cut_connections(tmp_path: Path) -> None:
             proxy.lead_to(path)
             await asyncio.sleep(0.5)
             assert await lease.renew()
+        assert await brief.acquire()
+        async with renewed(brief, 0.2) as hold:
             proxy.lead_to(None)
             await eventually(lambda: not hold.ours)
         await redis.aclose(close_connection_pool=True)

@@ -89,16 +89,26 @@ async def test_a_listener_that_raises_goes_on_hearing(ear: Ear, redis: ArqRedis)
     raise AssertionError("deaf after one mistake")
 
 
+async def is_patient(ear: Ear) -> bool:
+    """Does it keep its connection through a second of silence? A machine that was busy for as long as a PING may take proves nothing."""
+    for _ in range(10):
+        before = ear.connects
+        await asyncio.sleep(1)
+        if ear.connects == before and ear.notices.connected:
+            return True
+    return False
+
+
 async def test_a_frozen_redis_is_noticed(server: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connections stay open and say nothing, as those of a host that vanished do."""
     monkeypatch.setattr(notices_module, "PING_S", 0.2)
     ear = Ear(server.url)
     ear.notices.start()
     await eventually(lambda: ear.connects == 1)
-    await asyncio.sleep(1)
-    assert ear.connects == 1, "silence alone is no reason"
+    assert await is_patient(ear), "silence alone is no reason"
+    before = ear.connects
     server.pause()
     await eventually(lambda: not ear.notices.connected)
     server.resume()
-    await eventually(lambda: ear.connects == 2)
+    await eventually(lambda: ear.connects > before)
     await ear.notices.close()

@@ -29,7 +29,7 @@ def test_a_malformed_request_is_not_quoted(tmp_path: Path, header: bytes) -> Non
                 [sys.executable, "-m", "ingest"], cwd=ROOT, env=environment, stderr=output
             )
         try:
-            for _ in until(30):
+            for _ in until(60):
                 if ready.exists():
                     break
             where = urlsplit(ready.read_text().strip())
@@ -40,7 +40,7 @@ def test_a_malformed_request_is_not_quoted(tmp_path: Path, header: bytes) -> Non
                 assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
                 connection.sendall(good[:-2] + header.replace(b"%s", SECRET) + b"\r\n\r\n")
                 assert connection.recv(1 << 16).split()[1] == b"400"
-            for _ in until(20):
+            for _ in until(60):
                 if b"malformed request" in log.read_bytes():
                     break
         finally:

@@ -30,6 +30,8 @@ from ingest.doors.milvus.queries import Get, Query
 from ingest.doors.milvus.search_bodies import HybridSearch
 from tests.milvus_house import MilvusHouse, milvus_house
 from upwell.errors import TooLarge, Unavailable
+from upwell.query.search import Match
+from upwell.query.search import search as search_dense
 from upwell.schema import OPEN_SCHEMA
 
 C = {"collectionName": "c"}
@@ -130,6 +132,46 @@ async def test_their_filters_are_read_once_each_and_not_without_end(
             asked | {"search": [{"data": [[1, 1]]} | one for one in (same, *others)]},
         )
         assert (code, says[:41]) == (1100, "the filters of all search requests togeth")
+
+
+async def test_searches_that_take_too_long_are_ended(
+    house: MilvusHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.make("c")
+    await house.data("entities/insert", C | {"data": {"id": 1, "vector": [1, 0]}})
+    await house.settle()
+    clock, made = house.engine.clock, list[None]()
+    real = clock.monotonic
+    # Each search takes a second.
+    monkeypatch.setattr(clock, "monotonic", lambda: real() + len(made))
+
+    def slow(*arguments: Any, **more: Any) -> list[Match]:
+        made.append(None)
+        return search_dense(*arguments, **more)
+
+    monkeypatch.setattr(searches, "search_dense", slow)
+    many = C | {"data": [[1, 0]] * 500, "limit": 1}
+    one = {"data": [[1, 0]], "annsField": "vector", "limit": 1}
+    fused = C | {
+        "search": [one] * 500,
+        "limit": 1,
+        "rerank": {"strategy": "rrf", "params": {"k": 60}},
+    }
+    grouped = many | {"groupingField": "kind"}
+    for command, body, most in (
+        ("search", many, 60),
+        ("hybrid_search", fused, 60),
+        ("search", grouped, 60),
+        ("search", many, 7),
+    ):
+        before, headers = len(made), {"Request-Timeout": str(most)} if most < 60 else {}
+        code, says = await house.error(f"entities/{command}", body, headers=headers)
+        assert code == 1100 and says.startswith(f"search: it takes more than {most} s here")
+        # Those that have begun in other threads come to their end.
+        assert 0 < len(made) - before <= most + house.engine.settings.query_threads
+    for headers in ({}, {"Request-Timeout": "0"}):
+        found = await house.data("entities/search", many | {"data": [[1, 0]] * 5}, headers=headers)
+        assert len(found) == 5
 
 
 async def test_a_collection_has_so_many_declared_partitions(

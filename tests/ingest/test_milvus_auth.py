@@ -179,8 +179,7 @@ async def test_what_is_not_offered_says_why(house: MilvusHouse) -> None:
         ("jobs/import/create", "entities/insert"),
         ("segments/describe", "segments"),
         ("quotacenter/describe", "quotas"),
-        ("collections/add_function", "functions are not supported"),
-        ("common/run_analyzer", "functions are not supported"),
+        ("collections/add_function", "functions are declared with a collection"),
     ):
         code, text = await house.error(command, {})
         assert code == 1100 and words in text, command

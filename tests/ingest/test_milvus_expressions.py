@@ -15,6 +15,7 @@ from ingest.doors.milvus.errors import Code, MilvusError
 from ingest.doors.milvus.expressions import GRAMMAR, WORDS, parse_expression
 from tests.plain_expressions import nullable
 from upwell.schema import OPEN_SCHEMA, FieldType, IdType, RowSchema
+from upwell.shard.asked import depth
 from upwell.shard.filter import (
     FILTER_DEPTH_MAX,
     Every,
@@ -23,7 +24,6 @@ from upwell.shard.filter import (
     OfId,
     OneOf,
     Some,
-    depth,
     matching,
 )
 from upwell.shard.filter_json import filter_from_json, filter_to_json
@@ -324,8 +324,8 @@ REFUSED: list[tuple[str, str]] = [
     ("id % 2 == 0", "arithmetic on the primary key is not supported here"),
     ("id == Int64Field", "comparing the primary key with another field is not supported here"),
     ('id in ["1"]', "value '1' in list cannot be casted to Int64"),
-    ('text_match(VarCharField, "a", minimum_should_match=1)', "text_match is not supported here"),
-    ('PHRASE_MATCH(VarCharField, "a b", 1)', "PHRASE_MATCH is not supported here"),
+    ('text_match(VarCharField, "a", minimum_should_match=1)', 'field "VarCharField" does not enable match'),
+    ('PHRASE_MATCH(VarCharField, "a b", 1)', 'field "VarCharField" does not enable match'),
     ("Int64Field == 1 and random_sample(0.1)", "random_sample is not supported here"),
     ('st_within(g, "POINT (1 1)")', "st_within is not supported here"),
     ("MATCH_ANY(s, $[a] > 1)", "MATCH_ANY is not supported here"),
@@ -422,7 +422,7 @@ def test_ten_thousand_ids() -> None:
 def test_errors_have_a_word_for_every_terminal() -> None:
     named = set(re.findall(r"^    (_?[A-Z][A-Z_]*)(?:\.\d)?:", GRAMMAR, re.MULTILINE)) | {"$END"}
     # What begins with a function's name is not told of.
-    assert named - set(WORDS) == {"CONTAINS", "_LENGTH", "FUNCTION"}
+    assert named - set(WORDS) == {"CONTAINS", "_LENGTH", "_TEXT_MATCH", "_PHRASE_MATCH", "FUNCTION"}
     assert set(WORDS) <= named
 
 

@@ -126,7 +126,8 @@ async def test_indexes_that_cannot_be(house: MilvusHouse) -> None:
         ),
         (index("words", indexName="v"), 65535, "at most one distinct index"),
         (index("v", metricType="JACCARD"), 1100, "metric type JACCARD"),
-        (index("s", metricType="BM25"), 1100, "only IP"),
+        (index("s", metricType="BM25"), 1100, "only BM25 Function output field"),
+        (index("s", metricType="L2"), 1100, "only IP"),
         (index("nothing"), 1802, "hasn't defined in schema"),
         (ABOUT, 1802, "[indexParams]"),
         ({**ABOUT, "indexParams": [{}]}, 1801, "indexParams.0.fieldName"),
@@ -363,6 +364,58 @@ async def test_partitions_that_are_declared_at_once_are_all_there(house: MilvusH
         *[house.data("partitions/create", {**ABOUT, "partitionName": name}) for name in names]
     )
     assert sorted(await house.data("partitions/list", ABOUT)) == ["_default", *names]
+
+
+async def test_who_names_no_partition_reads_those_that_are_not_released(house: MilvusHouse) -> None:
+    await house.make_full([FIELDS[0], *FIELDS[2:]])
+    for number, name in enumerate(["_default", "a", "b"]):
+        row = {"pk": number, "v": [1, number], "s": {"1": 1}}
+        if name != "_default":
+            await house.data("partitions/create", {**ABOUT, "partitionName": name})
+        await house.data("entities/insert", {**ABOUT, "data": row, "partitionName": name})
+    await house.settle()
+
+    async def read(command: str, **asked: object) -> object:
+        body = {**ABOUT, "outputFields": ["pk"], **asked}
+        return sorted(row.get("pk", row) for row in await house.data(f"entities/{command}", body))
+
+    async def all_see(*expected: int) -> None:
+        dense, sparse = {"data": [[1, 0]], "annsField": "v"}, {"data": [{"1": 1}], "annsField": "s"}
+        both = [one | {"limit": 9} for one in (dense, sparse)]
+        fused = {"strategy": "rrf", "params": {"k": 60}}
+        seen = [
+            await read("query", filter="pk >= 0"),
+            await read("query", limit=9),
+            await read("get", id=[0, 1, 2]),
+            await read("search", **dense, limit=9),
+            await read("search", **sparse, limit=9),
+            await read("search", **dense, filter="pk >= 0", limit=9),
+            await read("hybrid_search", search=both, rerank=fused, limit=9),
+        ]
+        assert seen == [[*expected]] * len(seen)
+        for counted in ({}, {"filter": "pk >= 0"}):
+            asked = {**ABOUT, "outputFields": ["count(*)"], **counted}
+            assert await house.data("entities/query", asked) == [{"count(*)": len(expected)}]
+
+    by_row = {**ABOUT, "ids": [1], "annsField": "v", "limit": 9}
+    await all_see(0, 1, 2)
+    assert len(await house.data("entities/search", by_row)) == 3
+    await house.data("partitions/release", {**ABOUT, "partitionNames": ["a"]})
+    await all_see(0, 2)
+    for where in ({}, {"partitionNames": ["b"]}):
+        code, says = await house.error("entities/search", by_row | where)
+        assert code == 1100 and "do not exist: missing IDs = [1]" in says
+    await house.data("partitions/release", {**ABOUT, "partitionNames": ["_default"]})
+    await all_see(2)
+    await house.data("partitions/load", {**ABOUT, "partitionNames": ["a"]})
+    await all_see(1, 2)
+    # With the last partition the collection is released, as in Milvus.
+    await house.data("partitions/release", {**ABOUT, "partitionNames": ["a", "b"]})
+    assert (await house.error("entities/query", {**ABOUT, "filter": "pk >= 0"}))[0] == 101
+    state = await house.data("collections/get_load_state", ABOUT)
+    assert state["loadState"] == "LoadStateNotLoad"
+    await house.data("partitions/load", {**ABOUT, "partitionNames": ["b"]})
+    await all_see(2)
 
 
 async def test_a_partition_that_is_declared_while_others_are_loaded_is_none_of_them(

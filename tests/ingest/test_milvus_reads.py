@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ import pyarrow as pa
 import pytest
 
 from ingest import large
+from ingest.appending import Sender
+from ingest.doors.milvus import queries
 from ingest.doors.milvus.facts import change_facts
-from ingest.operations import Sender
 from tests.milvus_house import MilvusHouse, Row, milvus_house
 from tests.milvus_rows import PLAIN, ids, made, put
 from upwell.catalog.names import NewIndex
 from upwell.changeset import Changeset, Details, KeyScope, Operation
+from upwell.query import keyed
+from upwell.query.lookup import Found
 from upwell.schema import Consistency, FieldType, IdType, RowSchema, ScalarField
 from upwell.shard.metric import Metric
 
@@ -306,6 +309,44 @@ async def test_an_answer_has_so_many_bytes_and_no_more(
     code, says = await house.error(QUERY[V2], OF_C)
     assert code == 1100 and says.startswith("the answer has more than 1000 bytes")
     assert len(await query(house, limit=2)) == 2
+
+
+async def test_of_all_rows_only_a_piece_is_in_memory_at_once(
+    house: MilvusHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(house, made(house), rows_of(130))
+    whole = await query(house, filter="id >= 0", limit=0)
+    objects, before_each, encoded = [], list[int](), large.encoded_rows
+
+    def remembered(*arguments: Any) -> Found:
+        objects.append(Found(*arguments))
+        return objects[-1]
+
+    def watched(rows: Iterable[Any], room: large.Room) -> list[bytes]:
+        before_each.append(len(objects))
+        return encoded(rows, room)
+
+    monkeypatch.setattr(queries, "ROWS_AT_ONCE", 50)
+    monkeypatch.setattr(queries, "PIECE_ROWS", 30)
+    monkeypatch.setattr(keyed, "Found", remembered)
+    monkeypatch.setattr(queries, "encoded_rows", watched)
+    assert await query(house, filter="id >= 0", limit=0) == whole
+    assert before_each == [0, 30, 60, 90, 120]
+
+
+async def test_more_rows_than_any_answer_has_are_not_looked_at(
+    house: MilvusHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(house, made(house), rows_of(130))
+    smallest = len(b'{"id":0}')
+    monkeypatch.setattr(large, "ANSWER_BYTES_MAX", 126 * smallest)
+    looked_at = list[object]()
+    monkeypatch.setattr(keyed, "Found", lambda *arguments: looked_at.append(arguments))
+    code, says = await house.error(
+        QUERY[V2], OF_C | {"filter": "id >= 0", "limit": 0, "outputFields": ["id"]}
+    )
+    assert code == 1100 and says.startswith("the answer has more than 1008 bytes")
+    assert not looked_at
 
 
 async def test_fields_that_are_declared_are_shown_as_they_are_declared(house: MilvusHouse) -> None:

@@ -86,7 +86,7 @@ REFUSED: list[tuple[str, Row, int, str]] = [
     ("default of text", full(ID, VECTOR, field("VarChar", length=2, defaultValue="abc")), 1100, "exceeds max length (2)"),
     ("default bool", full(ID, VECTOR, field("Bool", defaultValue=1)), 1100, "convert defaultValue fail"),
     ("default of vector", full(ID, VECTOR | {"defaultValue": [1, 2]}), 1100, "convert defaultValue fail"),
-    ("BM25", full(ID, VECTOR, functions=[{"name": "f", "type": "BM25"}]), 1100, "functions (BM25"),
+    ("BM25", full(ID, VECTOR, functions=[{"name": "f", "type": "BM25"}]), 1101, "function input field names cannot be empty"),
     ("structs", full(ID, VECTOR, structFields=[{"fieldName": "s"}]), 1100, "structFields (arrays of structs)"),
     ("flag as number", full(ID, VECTOR, enableDynamicField=1), 1801, "schema.enableDynamicField"),
     ("many fields", full(ID, VECTOR, *[field("Bool", f"f{n}") for n in range(63)]), 1100, "limited to 64"),

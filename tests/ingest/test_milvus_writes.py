@@ -288,6 +288,7 @@ async def test_partitions(house: MilvusHouse) -> None:
     assert set(await rows(index, 1, 2, 3, 4, namespace="p")) == {"1", "2"}
     refused = {"collectionName": "c", "data": {"id": 3, "a": 1}, "partialUpdate": True, "partitionName": "p"}
     assert (await house.error("entities/upsert", refused))[0] == 1100
+    assert (await house.error("entities/upsert", refused | {"partitionName": "_default"}))[0] == 1100
     remove = {"collectionName": "c", "filter": "id in [1, 3, 4]"}
     assert await house.data("entities/delete", remove | {"partitionName": "p"}, headers=WAIT) == {
         "deleteCount": 3
@@ -298,6 +299,21 @@ async def test_partitions(house: MilvusHouse) -> None:
     }
     assert set(await rows(index, 2, 3, 4)) == {"2", "3"}
     assert (await house.error("entities/delete", remove | {"partitionName": "x"}))[0] == 200
+
+
+async def test_a_partial_update_means_rows_of_the_partition_that_it_names(house: MilvusHouse) -> None:
+    index = make(house)
+    for name in ("p", "q"):
+        await house.data("partitions/create", {"collectionName": "c", "partitionName": name})
+    await put(house, [{"id": 1, "vector": V, "a": 1}, {"id": 2, "vector": V, "a": 1}], partitionName="p")
+    changed = {"collectionName": "c", "data": {"id": 1, "vector": V, "b": 2}, "partialUpdate": True}
+    for place, before in (("p", {"a": 1}), ("q", {}), ("_default", {})):
+        # Where it is not inside it is a new row, which takes the place of the one elsewhere: a key is there once.
+        await house.data("entities/upsert", changed | {"partitionName": place}, headers=WAIT)
+        inside = "" if place == "_default" else place
+        assert (await rows(index, 1, namespace=inside)) == {"1": {**before, "b": 2}}
+    await house.data("entities/upsert", changed | {"data": {"id": 2, "b": 2}}, headers=WAIT)
+    assert (await rows(index, 2, namespace="p")) == {"2": {"a": 1, "b": 2}}
 
 
 async def test_deletes_of_v2(house: MilvusHouse) -> None:

@@ -187,7 +187,7 @@ if __name__ == "__main__":
             assert pids
             time.sleep(alive_s)
             front.kill()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while any(Path(f"/proc/{pid}").exists() for pid in pids):
             assert time.monotonic() < deadline, "left behind"
             time.sleep(0.05)
@@ -206,7 +206,7 @@ async def test_an_upload_that_is_given_up_leaves_no_file_open() -> None:
             await writer.drain()
             writer.close()
             del reader
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(os.listdir("/proc/self/fd")) > before:  # noqa: ASYNC110  the server lets go when it notices
                 await asyncio.sleep(0.02)
     await front.parsers.close()
@@ -234,7 +234,7 @@ async def test_a_body_is_kept_for_as_long_as_somebody_looks_into_it(given_up: bo
         else:
             assert await look == 3
     assert path.exists() is given_up
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while path.exists():  # noqa: ASYNC110  nobody tells
             await asyncio.sleep(0.02)
     await parsers.close()

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from ingest.appending import Sender
 from ingest.metrics import Metrics
-from ingest.operations import Operations, Sender
+from ingest.operations import Operations
 from tests.making import Client, drain, make_engine, make_index, upsert
 from upwell.engine import Engine, Index
 from upwell.log.receipt import Receipt, mint

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from ingest.doors.upstash.filters import GRAMMAR, WORDS, parse_filter
 from tests.plain_filters import NOTHING, globbed, is_number, named, same
 from upwell.errors import Invalid
+from upwell.shard.asked import depth
 from upwell.shard.filter import (
     FILTER_DEPTH_MAX,
     Every,
     MetadataColumns,
-    depth,
 )
 from upwell.shard.filter import matching as matching_rows
 from upwell.shard.filter_json import filter_from_json, filter_to_json

@@ -104,7 +104,7 @@ async def test_reads_see_what_was_acknowledged_before_and_say_so_if_that_takes_t
         assert info["namespaces"]["ns"] == {"vectorCount": 0, "pendingVectorCount": 1}
         assert await house.result("query/ns", {"vector": [1, 2]}) == [], "a query does not wait"
         house.drains.set()
-        await house.call("update/ns", {"id": "a", "data": "x"})
+        await house.call("update/ns", {"id": "a", "data": "x"}, headers={"Prefer": "wait=30"})
         assert await house.result("query/ns", {"vector": [1, 2]}) == [{"id": "a", "score": 1}]
 
 

@@ -230,12 +230,14 @@ async def test_a_query_sees_a_reset_and_the_end_of_a_namespace(house: UpstashHou
 async def test_a_reset_that_is_not_applied_in_time_has_succeeded(tmp_path: Path) -> None:
     async with upstash_house(tmp_path, upstash_read_wait_s=0.05) as house:
         house.make()
-        await house.result("upsert", {"id": "a", "vector": [1, 2]})
+        patiently = {"Prefer": "wait=30"}
+        await house.result("upsert", {"id": "a", "vector": [1, 2]}, headers=patiently)
         assert await rows(house, "a") == [{"id": "a", "vector": [1, 2]}]
         house.drains.clear()
         answer = await house.call("reset")
         assert answer.result == "Success" and answer.headers["X-Mutation-State"] == "queued"
         house.drains.set()
+        await house.result("upsert/ns", {"id": "b", "vector": [1, 2]}, headers=patiently)
         assert await rows(house, "a") == [None]
 
 

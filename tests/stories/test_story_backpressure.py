@@ -54,7 +54,7 @@ def test_a_backlog_refuses_writes_on_all_front_ends_until_a_worker_comes(service
     assert full["mutations"] == MUTATIONS_MAX
     says = f"backlog of {MUTATIONS_MAX} mutations and {full['bytes']:,} bytes, at most {MUTATIONS_MAX} and "
     assert says in too_many(here.post("upsert", vector("d")))
-    for _ in until(10):
+    for _ in until(60):
         answer = there.post("insert", vector("d"))
         if answer.status != 200:
             assert "backlog of" in too_many(answer)
@@ -67,14 +67,14 @@ def test_a_backlog_refuses_writes_on_all_front_ends_until_a_worker_comes(service
     other.upsert([{"id": "a", "values": [1, 2, 3]}])
     worker = service.start_worker()
     for index in (here, there):
-        for _ in until(20):
+        for _ in until(60):
             answer = index.post("upsert", vector("e"))
             if answer.status == 200:
                 index.visible(answer.result["mutationId"])
                 break
             too_many(answer)
     assert here.delete(["a"])
-    for _ in until(20):
+    for _ in until(60):
         if here.get("/info").result["backlog"] == {"mutations": 0, "bytes": 0}:
             break
     worker.terminate()

@@ -163,7 +163,7 @@ def test_a_disk_that_cannot_be_read_is_said_to_be_so(house: House) -> None:
     unknown = other.post("get_by_ids", {"ids": ["before"]})
     assert unknown.status in (200, 503)
     arm(house.plan)
-    for _ in until(30):
+    for _ in until(60):
         if house.write("after").status == 200:
             break
     assert set(other.fetch("before")) == {"before"}

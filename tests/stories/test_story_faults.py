@@ -100,13 +100,13 @@ def test_a_killed_worker_delays_visibility_by_seconds_only() -> None:
 
         writer = threading.Thread(target=write)
         writer.start()
-        for _ in until(10):
+        for _ in until(60):
             if len(mutations) > 20:
                 break
         # In the middle of draining, lease in hand, without a chance to give it back.
         service.workers[0].kill()
         service.start_worker()
-        for _ in until(10):
+        for _ in until(60):
             if len(mutations) > 60:
                 break
         stop.set()
@@ -158,6 +158,7 @@ def test_without_redis_writes_are_acknowledged_and_queries_answered(service: Ser
     index = fresh(service.apis[0])
     other = service.apis[1].index(index.name)
     index.visible(index.upsert([one("before", 1, 1)]))
+    service.rests()
     service.valkey.stop()
     meanwhile = index.upsert([one("meanwhile", 2, 2)])
     assert index.query([1, 1], topK=1)[0]["id"] == "before"

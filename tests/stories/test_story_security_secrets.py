@@ -83,7 +83,7 @@ def story() -> Iterator[tuple[str, list[str], str]]:
                 wire.send(f"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: {broken}\r\n\r\n".encode())
                 wire.send(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
                 wire.read()
-        for _ in until(20):
+        for _ in until(60):
             if receiver.received:
                 break
 
@@ -98,7 +98,7 @@ def story() -> Iterator[tuple[str, list[str], str]]:
         listing = second.call("GET", "/upwell/v1/tokens")
         assert len(listing.result) == 7 and "token" not in listing.result[0]
         shown += str(listing.json)
-        for _ in until(20):
+        for _ in until(60):
             if "AUTH <password> called" in service.said.read_text():
                 break
         yield service.said.read_text() + shown, secrets, listed

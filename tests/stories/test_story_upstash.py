@@ -103,7 +103,7 @@ def test_what_is_pending_comes_to_nothing_and_then_is_found(service: Service) ->
     many = [{"id": n, "vector": [1, n]} for n in range(1_000)]
     for namespace in range(5):
         assert here.result(f"upsert/ns-{namespace}", many) == "Success"
-    for _ in until(30):
+    for _ in until(60):
         if (info := there.result("info"))["pendingVectorCount"] == 0:
             break
     else:

@@ -306,7 +306,7 @@ def test_who_waits_for_its_own_id_sees_it_while_another_writes_without_pause(
     try:
         for number in range(5):
             mine = index.post("upsert", line(f"v{number}"), token=token).result["mutationId"]
-            index.status(mine, wait_s=30)
+            index.visible(mine)
             index.upsert([{"id": "more noise", "values": [1, 2]}])
             assert index.get("/info", token=token).result["processedUpToMutation"] == mine
     finally:

@@ -160,7 +160,11 @@ def test_an_entry_that_does_not_say_its_bytes_is_estimated(index: Index) -> None
 STEPS = st.lists(st.sampled_from(["ours", "told", "theirs", "apply", "look"]), max_size=30)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=60,
+    deadline=None,
+)
 @given(steps=STEPS)
 def test_any_order_of_things_ends_in_the_true_numbers(
     tmp_path_factory: pytest.TempPathFactory, steps: list[str]

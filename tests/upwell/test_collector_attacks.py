@@ -47,7 +47,7 @@ def asleep(world: World, work: Callable[[], object], *at: str) -> Callable[[], N
     thread = threading.Thread(target=work, daemon=True)
     world.store.hook = sleep
     thread.start()
-    assert sleeps.acquire(timeout=10)
+    assert sleeps.acquire(timeout=60)
     return wake
 
 

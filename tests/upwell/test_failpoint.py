@@ -109,7 +109,7 @@ def test_a_process_is_held_up_and_killed_from_outside(tmp_path: Path) -> None:
     with process, process.stdout:
         assert process.stdout.readline() == b"up\n"
         arm(plan, "drain.leased pause:0.01")
-        for _ in until(20):
+        for _ in until(60):
             if len(taken(plan)) > 2:
                 break
         arm(plan, "drain.leased kill")

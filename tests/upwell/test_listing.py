@@ -54,7 +54,11 @@ def flat(found: list[list[str]]) -> list[str]:
     return [name for page in found for name in page]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     batches=st.lists(st.lists(st.integers(0, 30), max_size=12), max_size=5),
     gone=st.lists(st.integers(0, 30), max_size=10),

@@ -168,6 +168,7 @@ DETAILS = [
     (Operation.RENAME_NAMESPACE, Details(rename=Rename(namespace="n", new_namespace="m", delete_existing=True))),
     (Operation.UPDATE, Details(patch=True, scope=KeyScope.NAMESPACE, namespace="")),
     (Operation.UPDATE, Details(patch=True, shallow=True, adds=True)),
+    (Operation.UPDATE, Details(namespace="n", inside=True)),
 ]  # fmt: skip
 
 

@@ -135,6 +135,24 @@ def test_a_row_that_a_door_of_namespaces_does_not_mean_is_moved_as_by_an_upsert(
     assert contents(index) == {("m", "a"): ([5, 6], None)}
 
 
+def test_where_only_rows_inside_are_meant_one_that_lies_elsewhere_is_moved_or_skipped(tmp_path: Path) -> None:
+    index = make_index(make_engine(tmp_path))
+    applied(index, upsert(("a", (1, 2), "n", {"k": 1}), ("b", (1, 2), None, {"k": 1})))
+    patch = [PlainRow(id, "m", metadata={"o": 1}) for id in "ab"]
+    assert applied(index, partial(*patch, adds=False, inside=True)) == [{"skipped": 2}]
+    moved = partial(PlainRow("a", "m", (3, 4), None, None, {"o": 1}), inside=True)
+    assert applied(index, moved) == [{"replaced": 1}]
+    inside = [
+        partial(PlainRow(id, where, metadata={"p": 1}), adds=False, inside=True)
+        for id, where in (("a", "m"), ("b", None))
+    ]
+    assert applied(index, *inside) == [{"updated": 1}, {"updated": 1}]
+    assert contents(index) == {
+        ("m", "a"): ([3, 4], {"o": 1, "p": 1}),
+        (None, "b"): ([1, 2], {"k": 1, "p": 1}),
+    }
+
+
 def test_rows_that_it_may_add_are_counted_as_rows_that_wait(tmp_path: Path) -> None:
     index = make_index(make_engine(tmp_path))
     one = partial(PlainRow("a", None, (1, 2)))

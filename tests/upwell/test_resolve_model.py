@@ -84,6 +84,7 @@ def mutations(kind: IndexKind) -> Any:
             patch=st.just(given[2]),
             shallow=st.booleans() if given[2] else st.just(False),
             adds=st.booleans() if all_vectors(kind, *given[:2]) else st.just(False),
+            inside=st.booleans(),
         )
     )
     deletes = st.builds(

@@ -29,7 +29,12 @@ from upwell.settings import Settings
 from upwell.shard.compact import Compacted
 from workers import compaction as compaction_module
 from workers.compaction import Compacting, compacting_threads
+from workers.hold import renewed
 from workers.worker import WorkerProcess
+
+#: So long that no machine is busy until it ends: what a test wants of a lease, it does to its key.
+LEASE_S = 60.0
+STUCK_S = 50.0
 
 
 class MergingEngine(FakeEngine):
@@ -40,6 +45,8 @@ class MergingEngine(FakeEngine):
         self.needed: dict[tuple[str, int], int] = {}
         self.merges: list[tuple[str, int]] = []
         self.takes_s = 0.0
+        #: What a merge waits for, if there is something.
+        self.gate: threading.Event | None = None
         self.error: Exception | None = None
         self.at_work = threading.Event()
         self.committing: Callable[[], None] = lambda: None
@@ -61,6 +68,7 @@ class MergingEngine(FakeEngine):
         while time.monotonic() < ends:
             alive()
             time.sleep(0.005)
+        assert self.gate is None or self.gate.wait(STUCK_S), "nobody opened the gate"
         if self.error is not None:
             raise self.error
         with turn():
@@ -78,7 +86,7 @@ def engine(tmp_path: Path) -> MergingEngine:
 @pytest.fixture
 async def compacting(engine: MergingEngine) -> AsyncIterator[Compacting]:
     looks, threads = ThreadPoolExecutor(1), compacting_threads(2)
-    settings = Settings.model_validate({"lease_ttl_s": 0.3, "sweep_interval_s": 0.05})
+    settings = Settings.model_validate({"lease_ttl_s": LEASE_S, "sweep_interval_s": 0.05})
     yield Compacting(engine, settings, looks, threads)
     for pool in (looks, threads):
         await asyncio.to_thread(pool.shutdown)
@@ -97,10 +105,22 @@ async def test_what_is_due_is_asked_for_once(
 
 
 async def test_a_shard_is_merged_until_nothing_is_due_and_by_one_worker(
-    engine: MergingEngine, compacting: Compacting, redis: ArqRedis
+    engine: MergingEngine, compacting: Compacting, redis: ArqRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.needed, engine.takes_s = {("a", 0): 3}, 0.4
-    await asyncio.gather(compacting.compact(redis, "a", 0), compacting.compact(redis, "a", 0))
+    """However long it takes: its lease is given back its whole time again and again."""
+    monkeypatch.setattr(compaction_module, "renewed", lambda lease, _: renewed(lease, 0.05))
+    engine.needed, engine.gate = {("a", 0): 3}, threading.Event()
+    both = asyncio.gather(compacting.compact(redis, "a", 0), compacting.compact(redis, "a", 0))
+    assert await asyncio.to_thread(engine.at_work.wait, STUCK_S)
+    for _ in range(3):
+        assert await redis.pexpire(compaction_lease_key("a", 0), int(LEASE_S * 500))
+        async with asyncio.timeout(20):
+            while await redis.pttl(compaction_lease_key("a", 0)) <= LEASE_S * 500:  # noqa: ASYNC110  a key of Redis
+                await asyncio.sleep(0.01)
+    await compacting.compact(redis, "a", 0)
+    assert engine.merges == [], "another is at it"
+    engine.gate.set()
+    await both
     assert engine.merges == [("a", 0)] * 3
     assert await redis.keys("*") == []
 
@@ -109,7 +129,7 @@ async def test_shards_are_merged_side_by_side(
     engine: MergingEngine, compacting: Compacting, redis: ArqRedis
 ) -> None:
     engine.needed = {("a", 0): 1, ("a", 1): 1}
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=STUCK_S)
     engine.committing = lambda: None
     merge = engine.compact
 
@@ -137,7 +157,7 @@ async def test_a_commit_waits_for_the_drain_and_rings_for_who_came_meanwhile(
 
     engine.committing = knocked_at
     task = asyncio.create_task(compacting.compact(redis, "a", 0))
-    assert await asyncio.to_thread(engine.at_work.wait, 10)
+    assert await asyncio.to_thread(engine.at_work.wait, STUCK_S)
     await asyncio.sleep(0.05)
     assert engine.merges == []
     await drain.drop()
@@ -163,20 +183,21 @@ async def test_it_ends_when_the_process_is_to_stop(
 ) -> None:
     engine.needed, engine.takes_s = {("a", 0): 1}, 60
     task = asyncio.create_task(compacting.compact(redis, "a", 0))
-    assert await asyncio.to_thread(engine.at_work.wait, 10)
+    assert await asyncio.to_thread(engine.at_work.wait, STUCK_S)
     compacting.stopping = True
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)
     assert engine.merges == [] and await redis.keys("*") == []
 
 
 async def test_it_ends_when_another_took_over(
-    engine: MergingEngine, compacting: Compacting, redis: ArqRedis
+    engine: MergingEngine, compacting: Compacting, redis: ArqRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.needed, engine.takes_s = {("a", 0): 1}, 60
+    monkeypatch.setattr(compaction_module, "renewed", lambda lease, _: renewed(lease, 0.05))
+    engine.needed, engine.takes_s = {("a", 0): 1}, 100
     task = asyncio.create_task(compacting.compact(redis, "a", 0))
-    assert await asyncio.to_thread(engine.at_work.wait, 10)
+    assert await asyncio.to_thread(engine.at_work.wait, STUCK_S)
     await redis.set(compaction_lease_key("a", 0), "another", px=60_000)
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)
     assert engine.merges == [] and await redis.get(compaction_lease_key("a", 0)) == b"another"
 
 
@@ -198,7 +219,7 @@ async def test_with_redis_gone_it_commits_all_the_same(
     """The lease spares work; that the merge is right is the manifest's doing."""
     engine.needed, engine.takes_s = {("a", 0): 1}, 0.05
     task = asyncio.create_task(compacting.compact(redis, "a", 0))
-    assert await asyncio.to_thread(engine.at_work.wait, 10)
+    assert await asyncio.to_thread(engine.at_work.wait, STUCK_S)
     server.stop()
     await asyncio.wait_for(task, 30)
     assert engine.merges in ([("a", 0)], [])
@@ -209,7 +230,7 @@ async def test_a_worker_finds_what_nobody_asked_for(engine: MergingEngine, serve
     settings = Settings.model_validate({"sweep_interval_s": 0.05})
     worker = WorkerProcess(engine, settings, SystemClock(), server.url)
     task = asyncio.create_task(worker.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while sorted(engine.merges) != [("a", 0), ("a", 0), ("b", 1)]:  # noqa: ASYNC110  a thread merges
             await asyncio.sleep(0.01)
     worker.stop()

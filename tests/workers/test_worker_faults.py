@@ -110,7 +110,7 @@ async def test_more_indexes_than_slots_all_get_their_turn_and_the_queue_stays_sh
 
 
 async def test_stopping_while_redis_is_away_ends(engine: FakeEngine, server: ValkeyServer) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async with working(engine, server):
             await asyncio.sleep(0.2)
             server.stop()
@@ -152,7 +152,7 @@ async def test_a_killed_workers_index_is_taken_over_long_before_arq_would(
         killed = time.monotonic()
         assert any(key.startswith("arq:in-progress:drain:a1:") for key in server.all_keys())
         with process(tmp_path, server, apply_s=0):
-            await eventually(lambda: drained(engine), 30)
+            await eventually(lambda: drained(engine))
             record_property("recovered_s", time.monotonic() - killed)
     await bell.close()
     assert engine.history("a1")[-1][2] == 2 * BATCH
@@ -187,6 +187,6 @@ async def test_killed_again_and_again_by_chance(
                 await asyncio.sleep(random.uniform(0, 0.03))
             worker.kill()
     with process(tmp_path, server, apply_s=0), process(tmp_path, server, apply_s=0):
-        await eventually(lambda: drained(engine), 30)
+        await eventually(lambda: drained(engine))
     await bell.close()
     assert all(engine.history(f"a{number}")[-1][2] == 30 for number in range(3))

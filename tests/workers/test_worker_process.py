@@ -24,6 +24,7 @@ from upwell.log.receipt import Receipt
 from upwell.settings import Settings
 from upwell.shard.apply import Applied
 from workers.drain import Drainer
+from workers.hold import renewed
 from workers.worker import WorkerProcess
 
 
@@ -37,7 +38,12 @@ class ListEngine:
         self.fenced = 0
         self.overlapping = 0
         self.at_once: dict[str, int] = {}
-        self.takes_s = 0.0
+        #: What a batch that begins from now on waits for, before it commits.
+        self.gate: threading.Event | None = None
+        #: Asks on behalf of the newest batch whether it still may commit.
+        self.still_ours: Callable[[], bool] = lambda: True
+        #: Batches that were begun.
+        self.begun = 0
         self.broken: set[str] = set()
 
     def append(self, index_id: str) -> None:
@@ -109,8 +115,10 @@ class ListEngine:
                 return None
             self.at_once[index_id] = self.at_once.get(index_id, 0) + 1
             self.overlapping += self.at_once[index_id] > 1
+            gate, self.still_ours = self.gate, still_ours
+            self.begun += 1
         applying(through)
-        time.sleep(self.takes_s)
+        assert gate is None or gate.wait(60), "nobody opened the gate"
         with self.lock:
             self.at_once[index_id] -= 1
             if self.applied.get(index_id, 0) != before or not still_ours():
@@ -126,7 +134,7 @@ class ListEngine:
 async def working(
     engine: ListEngine, url: str, processes: int = 1, **settings: object
 ) -> AsyncIterator[None]:
-    chosen = Settings.model_validate({"lease_ttl_s": 0.6, "sweep_interval_s": 0.2, **settings})
+    chosen = Settings.model_validate({"lease_ttl_s": 30.0, "sweep_interval_s": 0.2, **settings})
     workers = [WorkerProcess(engine, chosen, SystemClock(), url) for _ in range(processes)]
     tasks = [asyncio.create_task(worker.run()) for worker in workers]
     try:
@@ -134,10 +142,10 @@ async def working(
     finally:
         for worker in workers:
             worker.stop()
-        await asyncio.wait_for(asyncio.gather(*tasks), 20)
+        await asyncio.wait_for(asyncio.gather(*tasks), 60)
 
 
-async def eventually(true: Callable[[], object], seconds: float = 30) -> None:
+async def eventually(true: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "did not happen"
@@ -191,30 +199,47 @@ async def test_a_lease_left_by_the_dead_is_waited_out(valkey: EmbeddedValkey) ->
         await eventually(engine.all_applied)
 
 
+@pytest.fixture
+def renewed_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases last so long that no machine is busy until they end, and are renewed as often as short ones would be."""
+    monkeypatch.setattr("workers.drain.renewed", lambda lease, _: renewed(lease, 0.05))
+
+
+@pytest.mark.usefixtures("renewed_often")
 async def test_a_long_batch_keeps_its_lease(valkey: EmbeddedValkey) -> None:
+    """It is given back its whole time again and again, while another worker is sent for the index, and sweeps look at it."""
     engine, bell = ListEngine(), Bell(valkey.url)
-    engine.takes_s = 2.0
-    async with working(engine, valkey.url, processes=2):
-        engine.append("index")
-        bell.ring("index")
-        await asyncio.sleep(0.5)
-        engine.append("index")
-        bell.ring("index")
-        await eventually(engine.all_applied)
+    engine.gate = threading.Event()
+    key = lease_key("index")
+    with blocking_redis.Redis.from_url(valkey.url) as client:
+        async with working(engine, valkey.url, processes=2):
+            engine.append("index")
+            bell.ring("index")
+            await eventually(lambda: engine.begun)
+            engine.append("index")
+            bell.ring("index")
+            assert client.pexpire(key, 10_000)
+            await eventually(lambda: client.pttl(key) > 10_000)
+            engine.gate.set()
+            await eventually(engine.all_applied)
     assert (engine.overlapping, engine.fenced) == (0, 0)
     await bell.close()
 
 
+@pytest.mark.usefixtures("renewed_often")
 async def test_a_wipe_in_the_middle_of_a_batch_voids_it_and_nothing_is_lost(valkey: EmbeddedValkey) -> None:
     engine, bell = ListEngine(), Bell(valkey.url)
-    engine.takes_s = 1.0
+    engine.gate = gate = threading.Event()
     async with working(engine, valkey.url):
         engine.append("index")
         bell.ring("index")
-        await eventually(lambda: engine.at_once.get("index"))
+        await eventually(lambda: engine.begun)
         with blocking_redis.Redis.from_url(valkey.url) as client:
             client.flushall()
-        engine.takes_s = 0.0
+        voided = engine.still_ours
+        await eventually(lambda: not voided())
+        engine.gate = None
+        gate.set()
         await eventually(engine.all_applied)
     assert engine.fenced == 1
     await bell.close()
@@ -269,11 +294,13 @@ async def test_a_broken_index_does_not_hold_up_the_others(valkey: EmbeddedValkey
 
 async def test_stopping_finishes_the_batch_and_gives_the_lease_back(valkey: EmbeddedValkey) -> None:
     engine, bell = ListEngine(), Bell(valkey.url)
-    engine.takes_s = 0.5
+    engine.gate = threading.Event()
     async with working(engine, valkey.url):
         engine.append("index")
         bell.ring("index")
-        await eventually(lambda: engine.at_once.get("index"))
+        await eventually(lambda: engine.begun)
+        # Opened by itself, some time after the workers were told to stop.
+        threading.Timer(0.5, engine.gate.set).start()
     assert engine.all_applied()
     with blocking_redis.Redis.from_url(valkey.url) as client:
         assert not client.exists(lease_key("index"))

@@ -31,7 +31,7 @@ def engine(tmp_path: Path) -> FakeEngine:
 
 @asynccontextmanager
 async def working(engine: FakeEngine, server: ValkeyServer) -> AsyncIterator[Bell]:
-    settings = Settings(lease_ttl_s=1.0, sweep_interval_s=0.1)
+    settings = Settings(lease_ttl_s=30.0, sweep_interval_s=0.1)
     process = WorkerProcess(engine, settings, SystemClock(), server.url)
     task, bell = asyncio.create_task(process.run()), Bell(server.url)
     try:

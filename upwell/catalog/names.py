@@ -22,7 +22,7 @@ import structlog
 
 from upwell.catalog.events import NAME_PATTERN, Event, Events, folder_of
 from upwell.catalog.record import IndexRecord, index_folder, read_record, write_record
-from upwell.catalog.replacing import NAMES, Given, Replacing, names_given
+from upwell.catalog.replacing import NAMES, Given, MayReplace, Replacing, names_given
 from upwell.changeset import KeyScope
 from upwell.clock import Clock
 from upwell.errors import AlreadyExists, Corrupt, Exists, Gone, Invalid, NotFound, TooNew, Unavailable
@@ -158,8 +158,11 @@ class Catalog:
             # Another took its place meanwhile, and has the name.
         reached(Step.CATALOG_UNNAMED)
 
-    def replace(self, account: str, name: str, old_id: str, new: NewIndex) -> IndexRecord:
-        """Make an index, empty and at version 1, in the place of one that was never written to: with its name, notes and aliases.
+    def replace(
+        self, account: str, name: str, old_id: str, new: NewIndex, *, may: MayReplace = lambda _: None
+    ) -> IndexRecord:
+        """Make an index, empty and at version 1, in the place of one that was never written to: with its name, notes and aliases. ``may``
+        is asked of those notes, and raises if it must not be.
 
         Raises Gone if the name does not stand for that one any more, Conflict if it has been written to or has webhooks, Unavailable if
         it is being renamed, or this took too long. See replacing.py.
@@ -172,7 +175,7 @@ class Catalog:
             raise Gone("the index was deleted, or replaced by another", name=name)
         self._replacing.check_unused(old, made.name)
         record = self._begun(account, new, (*made.replaces, old_id))
-        self._replacing.hand_over(old, made.name, record, began_at)
+        self._replacing.hand_over(old, made.name, record, began_at, may=may)
         return record
 
     def hold(self, record: IndexRecord) -> None:

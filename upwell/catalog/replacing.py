@@ -33,6 +33,8 @@ it took (``replaces``), by which aliases find it.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 from upwell.catalog.events import Event, Events
 from upwell.catalog.notes import NOTES, Notes
@@ -47,6 +49,8 @@ from upwell.store import Store
 
 #: In an index's folder: what it is called, or is about to be, beside what it was called first.
 NAMES = "names"
+#: Raises if an index with these notes may not be replaced.
+MayReplace = Callable[[dict[str, Any]], None]
 #: Names and the events that give them.
 Given = list[tuple[str, int]]
 
@@ -60,11 +64,13 @@ class Replacing:
         self._clock = clock
         self._grace_s = grace_s
 
-    def hand_over(self, old: IndexRecord, made_as: str, new: IndexRecord, began_at: float) -> None:
+    def hand_over(
+        self, old: IndexRecord, made_as: str, new: IndexRecord, began_at: float, *, may: MayReplace
+    ) -> None:
         """Give the name of ``old``, as it is called now, to ``new``, which is all there and was begun at ``began_at``. ``made_as``: the
-        name that the old one was made with.
+        name that the old one was made with; ``may`` is asked of the very notes that the new one gets.
 
-        Raises Gone if it has that name no more, Conflict if it has been used, Unavailable if it is being renamed, or this took too long.
+        Raises what ``may`` does, Gone if it has that name no more, Conflict if it has been used, Unavailable if it is being renamed, or this took too long.
         """
         account, name = old.account, old.name
         while True:
@@ -79,6 +85,7 @@ class Replacing:
             reached(Step.CATALOG_YIELDING)
             self.check_unused(old, made_as)
             noted = self._notes(old).read()
+            may(noted)
             self._notes(new).change(lambda _, noted=noted: noted)  # type: ignore[misc]
             # After event 1: whoever retires an index that took so long has written his fence by then, or will win event 2.
             if self._clock.monotonic() - began_at > self._grace_s / 2:

@@ -2,8 +2,8 @@
 
 meta      {"token": writer's token, "position": p, "mutations": [{operation, acceptedAt, received, rows, nbytes, discarded,
           discardedCount, payload, by, request, metadataIndex, details}, …]}; ``payload`` names an object of its own for large mutations,
-          else it is null. Format 1 has none of nbytes, by, request and metadataIndex, format 2 no details, format 3 no shallow or adds
-          in them.
+          else it is null. Format 1 has none of nbytes, by, request and metadataIndex, format 2 no details, format 3 no shallow, adds
+          or inside in them.
 sections  "0", "1", …: the Arrow columns of each mutation without a payload object (changeset.encode_columns)
 """
 
@@ -28,7 +28,7 @@ from upwell.streamed import Part
 #: position sends only a small entry again.
 INLINE_BYTES_MAX = 1 << 20
 #: What details can have that those of format 3 could not.
-NEW_DETAILS = frozenset({"shallow", "adds"})
+NEW_DETAILS = frozenset({"shallow", "adds", "inside"})
 #: The one section of a payload object.
 PAYLOAD_SECTION = "columns"
 

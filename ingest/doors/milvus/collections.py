@@ -28,7 +28,7 @@ from ingest.doors.milvus.errors import (
 )
 from ingest.doors.milvus.facts import Facts, change_facts, made_elsewhere
 from ingest.doors.milvus.fields import metric_of
-from ingest.doors.milvus.indexes import check_loadable, index_facts, make_indexes, vectors_of
+from ingest.doors.milvus.indexes import TRIES, check_loadable, index_facts, make_indexes, vectors_of
 from ingest.doors.milvus.mutations import apply
 from ingest.doors.milvus.names import check_collection
 from ingest.doors.milvus.partitions import partition_names
@@ -126,12 +126,16 @@ async def _create(call: Call, asked: Asked, wants: Callable[[Asked, int], Wanted
     database = await call.database(asked, Access.ADMIN)
     name = check_collection(asked.collection_name)
     what = await call.ops.parse(lambda: wants(asked, call.settings.dimensions_max))
-    await declare(call, await call.ops.look(_created, call.ops.engine, database, name, what))
-    return success(call, {})
+    for _ in range(TRIES):
+        # Whoever makes sure of the same at the same time may have put another in its place by now, or dropped it.
+        with suppress(NotFound):
+            await declare(call, await call.ops.look(_created, call.ops.engine, database, name, what))
+            return success(call, {})
+    raise refused(f"collection {name} was changed by others all the time; try again")
 
 
 def _created(engine: Engine, database: str, name: str, what: Wanted) -> Index:
-    """Make a collection, or find it made. Raises MilvusError. Blocks."""
+    """Make a collection, or find it made. Raises MilvusError, or NotFound if somebody else changed it meanwhile. Blocks."""
     indexes = index_facts(what.indexes, what.schema, vectors_of(what.schema, what.kind))
     if engine.databases.meant_by(database, name) is not None:
         raise refused(
@@ -144,14 +148,11 @@ def _created(engine: Engine, database: str, name: str, what: Wanted) -> Index:
     record = index.record
     if (record.kind, record.dimensions, record.row_schema) != (what.kind, what.dimensions, what.schema):
         raise duplicate(name)
-    try:
-        return make_indexes(engine, index, indexes, what.facts)
-    except NotFound:
-        raise refused(f"collection {name} was changed by somebody else meanwhile; try again") from None
+    return make_indexes(engine, index, indexes, what.facts)
 
 
 def _made(engine: Engine, database: str, name: str, what: Wanted, metric: Metric) -> Index:
-    """The index of this name, made if there is none."""
+    """The index of this name, made if there is none. Raises MilvusError, or NotFound if somebody else dropped it at once."""
     new = NewIndex(
         name=name,
         description=what.description or None,
@@ -171,10 +172,7 @@ def _made(engine: Engine, database: str, name: str, what: Wanted, metric: Metric
         # Somebody else may be making it just now.
         with suppress(Exists):
             engine.create(database, new)
-    try:
-        return engine.find(database, name)
-    except NotFound:
-        raise refused(f"collection {name} was dropped by somebody else meanwhile; try again") from None
+    return engine.find(database, name)
 
 
 async def drop(call: Call) -> web.Response:

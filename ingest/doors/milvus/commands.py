@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 
 from ingest.doors.milvus import (
     aliases,
+    analyzing,
     collections,
     databases,
     field_changes,
@@ -105,6 +106,7 @@ _OTHERS: Final = {
     "aliases/create": Command(aliases.create, Access.ADMIN),
     "aliases/drop": Command(aliases.drop, Access.ADMIN),
     "aliases/alter": Command(aliases.alter, Access.ADMIN),
+    "common/run_analyzer": Command(analyzing.run_analyzer),
     "users/list": Command(unsupported.list_users),
     "users/describe": Command(unsupported.describe_user),
     "roles/list": Command(unsupported.list_roles),

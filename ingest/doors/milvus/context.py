@@ -8,12 +8,11 @@ from enum import IntEnum
 from typing import Annotated, Final, TypeVar
 
 import orjson
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from ingest.body import inflate
 from ingest.doors.milvus.errors import (
     NOT_JSON,
     Code,
@@ -26,23 +25,17 @@ from ingest.doors.milvus.errors import (
     not_loaded,
 )
 from ingest.doors.milvus.facts import DEFAULT_PARTITION, Facts, facts_of, schema_with
-from ingest.keys import OPERATIONS
-from ingest.operations import Operations
-from ingest.requests import read_body
-from upwell.catalog.tokens import Access, Grant
+from ingest.granted import QUESTION_BYTES_MAX, Granted
+from upwell.catalog.tokens import Access
 from upwell.engine import Engine, Index
 from upwell.errors import NotFound, TooLarge
-from upwell.query.patience import Patience
 from upwell.schema import RowSchema
-from upwell.settings import Settings
 from upwell.shard.view import View
 
 DEFAULT_DATABASE: Final = "default"
 #: Milvus says "should be nil", and means the opposite.
 EMPTY_BODY: Final = f"{NOT_JSON}, the request body should not be empty, however {{}} is valid"
-#: Of a body that brings no rows to be kept. Decoded it may take thirty times as much.
-QUESTION_BYTES_MAX: Final = 4 << 20
-#: Arrays and objects in such a body, and values in them. Python's lock is held until all of it is decoded, and again until all of
+#: Arrays and objects in the body of a question, and values in them. Python's lock is held until all of it is decoded, and again until all of
 #: that is given back; and of an empty object pydantic makes a thousand bytes.
 NESTS_MAX: Final = 100_000
 VALUES_MAX: Final = 2_000_000
@@ -100,33 +93,16 @@ class OfCollection(Params):
     collection_name: Name
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request of somebody whose token is known. What it is about is known when its body is."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Granted):
+    """A request of this door. What it is about is known when its body is."""
 
-    request: web.Request
     version: Version
-    command: str
-    grant: Grant
-
-    @property
-    def ops(self) -> Operations:
-        """What doors call."""
-        return self.request.config_dict[OPERATIONS]
-
-    @property
-    def settings(self) -> Settings:
-        """The server's."""
-        return self.ops.engine.settings
 
     @property
     def ids_as_text(self) -> bool:
         """Does the client want integers of 64 bits as strings? JavaScript cannot tell large ones apart."""
         return self.request.headers.get("Accept-Type-Allow-Int64", "").strip().lower() == "false"
-
-    def patience(self) -> Patience:
-        """How long a question may take that is asked now."""
-        return Patience(self.ops.engine.clock, self.bounded(self.settings.filter_s_max))
 
     def bounded(self, wait_s: float) -> float:
         """``wait_s``, or the seconds of ``Request-Timeout`` if those are fewer."""
@@ -142,10 +118,7 @@ class Call:
         """
         if self.request.method == hdrs.METH_GET:
             return validated({name: value for name, value in self.request.query.items() if value}, model)
-        bytes_max = min(bytes_max, self.settings.request_bytes_max)
-        body = await read_body(self.request, bytes_max)
-        encoding = self.request.headers.get("Content-Encoding")
-        return await self.ops.parse(lambda: parse(bytes(inflate(body, encoding, bytes_max)), model))
+        return await self.question(lambda body: parse(body, model), bytes_max)
 
     async def database(self, params: Params, access: Access = Access.READ) -> str:
         """The database that is meant, once the token is known to allow ``access`` to all of it. Raises Forbidden or MilvusError."""

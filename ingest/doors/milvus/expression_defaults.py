@@ -1,4 +1,4 @@
-"""Expressions about fields with defaults: a row that says nothing about one has the default, as if that had been written to it.
+"""Expressions about fields with defaults: a row that says nothing about one, or null, has the default, as if that had been written to it.
 
 A row that comes without such a field is given its default when it is written. So this is of rows that were there before the field was
 added, which in Milvus have the default too, and of rows from other doors, which know of no fields.
@@ -56,14 +56,21 @@ def _with(asked: Filter, defaults: dict[str, Value]) -> Filter:
         case _ if asked.path in defaults:
             if isinstance(asked, Present):
                 return ALWAYS
+            if isinstance(asked, OneOf) and None in asked.values:
+                # So that it is seen whether there is anything: a default is not null.
+                return NEVER
             holds = _holds(asked, asked.path, defaults[asked.path])
-            return Some((asked, Not(Present(asked.path)))) if holds else asked
+            return Some((asked, _nothing(asked.path))) if holds else asked
         case _:
             return asked
 
 
 def _absent(path: str, part: Filter) -> Filter:
-    return Every((Not(Present(path)), part))
+    return Every((_nothing(path), part))
+
+
+def _nothing(path: str) -> Filter:
+    return Some((Not(Present(path)), OneOf(path, (None,))))
 
 
 def _against(path: str, order: str, value: Value) -> Filter:

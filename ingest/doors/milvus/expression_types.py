@@ -279,20 +279,23 @@ def exists(column: Column) -> Claim:
             if column.type is not FieldType.JSON
             else "exists operations are only supported on json key"
         )
-    there = Every((Present(column.path), Not(OneOf(column.path, (None,)))))
-    return Claim(there, Not(there))
+    return _there(column)
 
 
 def is_null(column: Column) -> Claim:
     """Has the row nothing there? That is never unknown."""
     if column.is_id:
         return Claim(NEVER, ALWAYS)
-    if column.nested:
-        found = exists(column)
-        return Claim(found.fails, found.holds)
-    if column.path.endswith("]"):
+    if not column.nested and column.path.endswith("]"):
         raise Refused(f"exists operations are only supported on json field, got:{column.type}")
-    return Claim(Not(Present(column.path)), Present(column.path))
+    # A field that was added later may be null where it was a dynamic one before.
+    found = _there(column)
+    return Claim(found.fails, found.holds)
+
+
+def _there(column: Column) -> Claim:
+    there = Every((Present(column.path), Not(OneOf(column.path, (None,)))))
+    return Claim(there, Not(there))
 
 
 def _compare_array(column: Column, order: str, values: list[Value]) -> Claim:

@@ -15,7 +15,9 @@ rows of which it is true are in the answer. Before, an absent member was differe
   JSON's null is null. An empty object exists.
 - A string's escapes are resolved before its wildcards are, so that ``\\%`` in a pattern may have one backslash or two.
 
-Not here: text_match, phrase_match, random_sample, match_…, element_filter, st_… and other functions; arrays within arrays; arithmetic
+- ``text_match`` and ``phrase_match`` ask for words of a field with enable_match (``expression_words.py``).
+
+Not here: random_sample, match_…, element_filter, st_… and other functions; arrays within arrays; arithmetic
 on the primary key and with two fields; keys of JSON that contain a dot or look like ``[3]``.
 """
 
@@ -43,9 +45,11 @@ from ingest.doors.milvus.expression_literals import (
     words,
 )
 from ingest.doors.milvus.expression_types import Claim, Column, Constant, Operand, Size
+from ingest.doors.milvus.expression_words import Analyzed
 from ingest.grammar import mistake
 from upwell.schema import RowSchema
-from upwell.shard.filter import FILTER_DEPTH_MAX, Filter, depth, globs, paths
+from upwell.shard.asked import depth, globs, paths, phrases
+from upwell.shard.filter import FILTER_DEPTH_MAX, Filter
 
 #: As long as a filter may be unless a server's settings say otherwise.
 BYTES_MAX: Final = 65_536
@@ -55,6 +59,8 @@ SHOWN_CHARACTERS_MAX: Final = 256
 FIELDS_MAX: Final = 64
 #: Each is matched with all strings that there are of its field.
 GLOBS_MAX: Final = 64
+#: Each is looked for in all texts that have its words, ten microseconds a text and more.
+PHRASES_MAX: Final = 16
 
 #: Each takes the parser a fiftieth of a millisecond. A list of numbers, or of strings without escapes, is one.
 WORDS_MAX: Final = 20_000
@@ -94,6 +100,8 @@ GRAMMAR: Final = rf"""
          | _LSQB disjunction (_COMMA disjunction)* _COMMA? _RSQB      -> listed
          | CONTAINS _LPAR disjunction _COMMA disjunction _RPAR        -> contains
          | _LENGTH _LPAR field _RPAR                                  -> length
+         | _TEXT_MATCH _LPAR NAME _COMMA disjunction (_COMMA _MINIMUM _ASSIGN NUMBER)? _RPAR -> text_match
+         | _PHRASE_MATCH _LPAR NAME _COMMA disjunction (_COMMA disjunction)? _RPAR -> phrase_match
          | FUNCTION                                                   -> function
     field: NAME step*
     ?step: _LSQB (NUMBER | STRING) _RSQB
@@ -103,6 +111,10 @@ GRAMMAR: Final = rf"""
     BOOLEAN.3: /(true|false)(?!\w)/i
     CONTAINS.3: /(json|array)_contains(_all|_any)?(?=\s*\()/i
     _LENGTH.3: /array_length(?=\s*\()/i
+    _TEXT_MATCH.3: /text_match(?=\s*\()/i
+    _PHRASE_MATCH.3: /phrase_match(?=\s*\()/i
+    _MINIMUM: /minimum_should_match(?!\w)/i
+    _ASSIGN: "="
     FUNCTION.2: /[a-zA-Z_]\w*(?=\s*\()/
     STRING.2: /[rR]?("([^"\\\r\n]|\\[^\r\n])*"|'([^'\\\r\n]|\\[^\r\n])*')/
     NAME: /\$meta(?!\w)|[a-zA-Z_][a-zA-Z_0-9]*/
@@ -152,6 +164,8 @@ WORDS: Final = {
     "TIMES": "*, /, %",
     "_POWER": "**",
     "_COMMA": ",",
+    "_MINIMUM": "minimum_should_match",
+    "_ASSIGN": "=",
     "_RPAR": ")",
     "_RSQB": "]",
     "_AND": "and",
@@ -201,6 +215,7 @@ class _Meaning(Transformer_NonRecursive[Token, Operand]):
         super().__init__(visit_tokens=False)
         self._schema = schema
         self._params = params
+        self._words = Analyzed(schema)
         self._known: dict[str, Constant] = {}
         self._values = 0
 
@@ -249,6 +264,12 @@ class _Meaning(Transformer_NonRecursive[Token, Operand]):
 
     def contains(self, function: Token, column: Operand, value: Operand) -> Claim:
         return operands.contains(function.lower(), column, value)
+
+    def text_match(self, name: Token, query: Operand, minimum: Token | None = None) -> Claim:
+        return self._words.text_match(str(name), query, minimum)
+
+    def phrase_match(self, name: Token, query: Operand, slop: Operand | None = None) -> Claim:
+        return self._words.phrase_match(str(name), query, slop)
 
     def length(self, column: Column) -> Size:
         return operands.size_of(column)
@@ -318,6 +339,9 @@ def _checked(asked: Filter) -> Filter:
     patterns = len(set(globs(asked)))
     if patterns > GLOBS_MAX:
         raise Refused(f"expected at most {GLOBS_MAX} different patterns, got {patterns}")
+    sayings = len(set(phrases(asked)))
+    if sayings > PHRASES_MAX:
+        raise Refused(f"expected at most {PHRASES_MAX} different phrases, got {sayings}")
     return asked
 
 

@@ -12,13 +12,15 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict
 
 from upwell.engine import Index
+from upwell.query.sparse import Bm25
 from upwell.schema import INT64_SCHEMA, RowSchema, ScalarField
 from upwell.shard.metric import Metric
 
 METRICS: Final = {"COSINE": Metric.COSINE, "L2": Metric.EUCLIDEAN, "IP": Metric.DOT_PRODUCT}
 METRIC_NAMES: Final = {metric: name for name, metric in METRICS.items()}
-#: Of sparse vectors.
+#: Of sparse vectors that are sent, and of those that a function makes of texts.
 SPARSE_METRIC: Final = "IP"
+BM25_METRIC: Final = "BM25"
 AUTOINDEX: Final = "AUTOINDEX"
 #: The partition of rows that are in none.
 DEFAULT_PARTITION: Final = "_default"
@@ -76,7 +78,7 @@ class Facts(_Kept):
 
 def facts_of(index: Index) -> Facts:
     """What is remembered now: one look. Blocks."""
-    return _facts(index, index.notes.read())
+    return facts_in(index, index.notes.read())
 
 
 def change_facts(index: Index, make: Callable[[Facts], Facts]) -> Facts:
@@ -86,9 +88,9 @@ def change_facts(index: Index, make: Callable[[Facts], Facts]) -> Facts:
     """
 
     def changed(notes: dict[str, Any]) -> dict[str, Any]:
-        return notes | make(_facts(index, notes)).model_dump(mode="json")
+        return notes | make(facts_in(index, notes)).model_dump(mode="json")
 
-    became = _facts(index, index.notes.change(changed))
+    became = facts_in(index, index.notes.change(changed))
     index.hold()
     return became
 
@@ -98,7 +100,8 @@ def made_elsewhere(index: Index) -> bool:
     return index.record.row_schema in (None, INT64_SCHEMA)
 
 
-def _facts(index: Index, notes: dict[str, Any]) -> Facts:
+def facts_in(index: Index, notes: dict[str, Any]) -> Facts:
+    """What notes of an index remember."""
     if notes:
         return Facts.model_validate(notes)
     if not made_elsewhere(index):
@@ -118,7 +121,17 @@ def vector_metrics(index: Index) -> dict[str, str]:
     """The fields that are vectors, and Milvus's name of what each is compared by."""
     record, schema = index.record, index.record.effective_schema
     dense = {schema.vector_field: METRIC_NAMES[record.metric]} if record.kind.has_dense else {}
-    return dense | ({schema.sparse_field: SPARSE_METRIC} if record.kind.has_sparse else {})
+    sparse = SPARSE_METRIC if schema.full_text is None else BM25_METRIC
+    return dense | ({schema.sparse_field: sparse} if record.kind.has_sparse else {})
+
+
+def bm25_of(schema: RowSchema, facts: Facts) -> Bm25 | None:
+    """How the sparse vectors of a collection are compared if a function makes them of texts; None if they are sent."""
+    if schema.full_text is None:
+        return None
+    index = facts.on_field(schema.sparse_field)
+    told = {} if index is None else index.params
+    return Bm25(**{name: float(told[f"bm25_{name}"]) for name in ("k1", "b") if f"bm25_{name}" in told})
 
 
 def schema_with(schema: RowSchema, facts: Facts) -> RowSchema:

@@ -12,7 +12,7 @@ from ingest.doors.milvus.answers import success
 from ingest.doors.milvus.context import Call, Collection, Name, OfCollection
 from ingest.doors.milvus.errors import Code, MilvusError, invalid
 from ingest.doors.milvus.facts import Facts, change_facts, made_elsewhere, schema_with, vector_metrics
-from ingest.doors.milvus.fields import VECTORS, capacity_of, check_type, max_length, scalar_field
+from ingest.doors.milvus.fields import CAPACITY, LENGTH, VECTORS, check_type, scalar_field
 from ingest.doors.milvus.names import check_field
 from ingest.doors.milvus.schema_bodies import PARAMS_MAX, FieldAsked, param_texts
 from ingest.doors.milvus.schemas import FIELDS_MAX
@@ -20,7 +20,7 @@ from upwell.catalog.tokens import Access
 from upwell.schema import FieldType, IdType
 
 #: What may be said of a field later.
-CHANGEABLE: Final = ("max_length", "max_capacity", "mmap.enabled", "mmap_enabled")
+CHANGEABLE: Final = (LENGTH.param, CAPACITY.param, "mmap.enabled", "mmap_enabled")
 
 
 class FieldAdded(OfCollection):
@@ -51,7 +51,7 @@ async def add(call: Call) -> web.Response:
         raise invalid(f"added field must be nullable, please check it, field name = {added.field_name}")
     if made_elsewhere(collection.index):
         raise invalid("a collection that was made at another door has no fields; any may be in its rows")
-    field = scalar_field(added)
+    field = await call.ops.parse(lambda: scalar_field(added))
 
     def more(facts: Facts) -> Facts:
         names = _names(collection, facts)
@@ -97,11 +97,11 @@ def _check(collection: Collection, name: str, told: dict[str, str]) -> None:
     field = schema.field(name)
     types = (None, None) if field is None else (field.type, field.element)
     is_text_id = name == schema.id_field and schema.ids is IdType.TEXT
-    if "max_length" in told:
+    if LENGTH.param in told:
         if FieldType.VARCHAR not in types and not is_text_id:
             raise invalid(f"{name} can not modify the maxlength for non-string types")
-        max_length(name, told)
-    if "max_capacity" in told:
+        LENGTH.of(name, told)
+    if CAPACITY.param in told:
         if types[0] is not FieldType.ARRAY:
             raise invalid(f"{name} can not modify the maxcapacity for non-array types")
-        capacity_of(name, told)
+        CAPACITY.of(name, told)

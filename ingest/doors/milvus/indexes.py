@@ -1,15 +1,15 @@
 """``indexes/…``: Milvus's clients make indexes on fields before they load a collection; here vectors are always searchable.
 
-So an index is what was asked for, remembered: its name, type and parameters. One thing of it matters, which is the metric of dense vectors.
-It is that of Upwell's index, and fixed when that is made; a collection that was made without indexes is made anew with another metric, as
-long as nothing was written to it.
+So an index is what was asked for, remembered: its name, type and parameters. Two things of it matter. The metric of dense vectors
+is that of Upwell's index, and fixed when that is made; a collection that was made without indexes is made anew with another metric, as
+long as nothing was written to it. And where a function makes the sparse vectors, searches compare them with its ``bm25_k1`` and ``bm25_b``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -27,14 +27,13 @@ from ingest.doors.milvus.errors import (
 from ingest.doors.milvus.facts import (
     AUTOINDEX,
     METRIC_NAMES,
-    SPARSE_METRIC,
     Facts,
     IndexFact,
     change_facts,
-    facts_of,
+    facts_in,
     vector_metrics,
 )
-from ingest.doors.milvus.fields import check_sparse_metric, metric_of
+from ingest.doors.milvus.fields import check_sparse_params, metric_of, sparse_metric
 from ingest.doors.milvus.names import check_index
 from ingest.doors.milvus.scalar_indexes import declare, undeclare
 from ingest.doors.milvus.schema_bodies import (
@@ -220,8 +219,8 @@ def _index_fact(asked: IndexAsked, schema: RowSchema, vectors: Mapping[str, bool
     if field not in vectors:
         metric = ""
     elif vectors[field]:
-        metric = metric.upper() or SPARSE_METRIC
-        check_sparse_metric(metric)
+        metric = sparse_metric(metric, made=schema.full_text is not None)
+        check_sparse_params(params)
     else:
         metric = metric.upper() or DEFAULT_METRIC
         metric_of(metric)
@@ -303,13 +302,18 @@ def _made_anew(engine: Engine, index: Index, metric: Metric) -> Index:
     was acknowledged is lost with the old one. Raises MilvusError, or NotFound if it is not there any more.
     """
     old = index.record
-    known = facts_of(index)
-    if not known.made:
-        raise duplicate(old.name)
-    if known.on_field(old.effective_schema.vector_field) is not None:
-        raise refused(ONE_PER_FIELD)
+
+    def may(notes: dict[str, Any]) -> None:
+        known = facts_in(index, notes)
+        if not known.made:
+            raise duplicate(old.name)
+        if known.on_field(old.effective_schema.vector_field) is not None:
+            raise refused(ONE_PER_FIELD)
+
+    may(index.notes.read())
     try:
-        return engine.replace(index, NewIndex.like(old, metric))
+        # Others may have chosen meanwhile.
+        return engine.replace(index, NewIndex.like(old, metric), may=may)
     except Conflict as error:
         raise invalid(
             f"{error.detail}: its vectors are compared by {METRIC_NAMES[old.metric]}, and it cannot be made anew to compare them "

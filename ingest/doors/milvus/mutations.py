@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from ingest.appending import Accepted, Sender
 from ingest.doors.milvus.context import Call, Collection
 from ingest.doors.milvus.errors import Code, MilvusError
-from ingest.operations import Accepted, Sender
 from ingest.wishes import ACCEPTED, idempotency_key, naming, preferred_wait_s, waited
 from upwell.changeset import Details, KeyScope, Operation, Selection, without_rows
 from upwell.outcome import Outcome, State
@@ -50,7 +50,7 @@ async def outcome_of(
     Raises MilvusError if it failed, which names the mutation, too.
     """
     call = collection.call
-    outcome, headers = await waited(call.ops, call.request, collection.index, accepted, wait_s)
+    outcome, headers = await waited(call.ops, call.request, accepted, wait_s)
     if outcome.state is State.FAILED:
         raise MilvusError(
             Code.UNEXPECTED,

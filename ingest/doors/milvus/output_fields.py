@@ -1,6 +1,6 @@
 """Which fields of a row an answer shows: what ``outputFields`` says of a collection.
 
-``*`` is all that a row has, vectors too; ``$meta`` all that it has beside its declared fields; ``$meta["name"]`` and, where a collection
+``*`` is all that a row has, vectors too, but for those that a function makes, which are never shown; ``$meta`` all that it has beside its declared fields; ``$meta["name"]`` and, where a collection
 has dynamic fields, any other name, one of those. The id is always shown.
 """
 
@@ -53,15 +53,18 @@ def shown_of(schema: RowSchema, kind: IndexKind, names: Iterable[str], id_name: 
     """What ``names`` ask for. Raises MilvusError for a field that there is not."""
     vector = schema.vector_field if kind.has_dense else None
     sparse = schema.sparse_field if kind.has_sparse else None
+    unseen = sparse if schema.full_text is not None else None
     declared = {one.name: one for one in schema.fields}
     vectors, fields, others, all_others = set(), dict[str, ScalarField](), set(), False
     for name in map(str.strip, names):
         if name == EVERYTHING:
-            vectors |= {vector, sparse}
+            vectors |= {vector, sparse} - {unseen}
             fields |= declared
             all_others = schema.dynamic
         elif name == schema.id_field:
             continue
+        elif name == unseen:
+            raise refused(f"not allowed to retrieve raw data of field {name}")
         elif name in (vector, sparse):
             vectors.add(name)
         elif name in declared:

@@ -9,7 +9,7 @@ from aiohttp import web
 from ingest.doors.milvus.answers import success
 from ingest.doors.milvus.context import Call, Collection, ListOf, Name, OfCollection, namespace_of
 from ingest.doors.milvus.errors import invalid, refused
-from ingest.doors.milvus.facts import DEFAULT_PARTITION, Facts, change_facts
+from ingest.doors.milvus.facts import DEFAULT_PARTITION, Facts, change_facts, made_elsewhere
 from ingest.doors.milvus.indexes import check_loadable
 from ingest.doors.milvus.mutations import apply
 from ingest.doors.milvus.names import check_partition
@@ -123,13 +123,17 @@ async def load(call: Call) -> web.Response:
 
 
 async def release(call: Call) -> web.Response:
-    """``partitions/release``."""
+    """``partitions/release``: with the last one the collection is released, unless it is one that stays loaded."""
     collection, names = await _named(call)
+    every = await partition_names(collection)
 
     def released(facts: Facts) -> Facts:
         if not facts.loaded:
             return facts
-        return facts.model_copy(update={"released": tuple(dict.fromkeys([*facts.released, *names]))})
+        gone = tuple(dict.fromkeys([*facts.released, *names]))
+        if {*every, *facts.partitions} <= {*gone} and not made_elsewhere(collection.index):
+            return facts.model_copy(update={"loaded": False, "released": ()})
+        return facts.model_copy(update={"released": gone})
 
     await call.ops.look(change_facts, collection.index, released)
     return success(call, {})

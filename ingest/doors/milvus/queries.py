@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -22,11 +22,12 @@ from ingest.doors.milvus.reads import (
     ids_of,
     in_key_order,
 )
-from ingest.doors.milvus.shown_rows import row_of
-from ingest.large import Room, encode, encode_many, encode_rows, encoded_rows
+from ingest.doors.milvus.shown_rows import least_bytes, row_of
+from ingest.large import Room, encode, encode_many, encode_rows, encoded_rows, rows_at_most
 from upwell.changeset import KeyScope
 from upwell.query.keyed import count_rows, keyed_rows
 from upwell.query.lookup import Found, lookup
+from upwell.query.scope import asks_for
 from upwell.query.within import left_by
 from upwell.schema import IdType
 from upwell.shard.filter import Filter, OfId, OneOf
@@ -83,16 +84,20 @@ async def query(call: Call) -> web.Response:
         raise invalid(EMPTY_NEEDS_LIMIT)
     shown = await call.ops.parse(lambda: shown_of(collection.schema, kind, params.output_fields))
     style, within = reading.style, left_by(asked, call.patience())
+    row_bytes_min = least_bytes(shown, collection.index.record.dimensions)
 
-    def found(view: View) -> list[Found]:
-        return keyed_rows(
+    def found(view: View) -> Sequence[Found]:
+        rows = keyed_rows(
             view,
             namespaces=reading.namespaces,
             within=within,
             as_integers=collection.schema.ids is IdType.INT64,
             offset=params.offset if params.limit else 0,
-            limit=params.limit or None,
+            # One more than an answer can have: no more are looked for, and that there are more is known before they are encoded.
+            limit=params.limit or rows_at_most(row_bytes_min) + 1,
         )
+        Room().take(len(rows) * row_bytes_min)
+        return rows
 
     return await _answered(reading, found, lambda one: row_of(one, shown, style))
 
@@ -121,7 +126,7 @@ async def get(call: Call) -> web.Response:
     ids, shown = await call.ops.parse(read)
     style, patience = reading.style, call.patience()
 
-    def found(view: View) -> list[Found]:
+    def found(view: View) -> Sequence[Found]:
         if view.key_scope is KeyScope.NAMESPACE:
             # An id may be in any number of namespaces.
             within = left_by(OfId(OneOf("", tuple(ids))), patience)
@@ -134,12 +139,12 @@ async def get(call: Call) -> web.Response:
 
 
 async def _answered(
-    reading: Reading, find: Callable[[View], list[Found]], shown: Callable[[Found], dict[str, Any]]
+    reading: Reading, find: Callable[[View], Sequence[Found]], shown: Callable[[Found], dict[str, Any]]
 ) -> web.Response:
     """The answer with the rows that ``find`` finds; if they are many it is made bit by bit, where it holds up no other query."""
     ops = reading.call.ops
 
-    def found(view: View) -> bytes | list[Found]:
+    def found(view: View) -> bytes | Sequence[Found]:
         rows = find(view)
         return rows if len(rows) > ROWS_AT_ONCE else encode_rows(map(shown, rows))
 
@@ -160,5 +165,5 @@ def _by_ids(view: View, ids: list[str], reading: Reading, kind: IdType) -> list[
     """The rows with these ids that lie in the partitions that are asked for."""
     found = lookup(view, ids)
     if reading.namespaces is not None:
-        found = [one for one in found if (one.namespace or "") in reading.namespaces]
+        found = [one for one in found if asks_for(reading.namespaces, one.namespace or "")]
     return [found[place] for place in in_key_order(kind, [one.id for one in found])]

@@ -13,14 +13,14 @@ from typing import Any, Final
 from pydantic import Field
 
 from ingest.body.precise import describe
-from ingest.doors.milvus.context import Call, Collection, ListOf, OfCollection, Version
+from ingest.doors.milvus.context import Call, Collection, ListOf, OfCollection, Version, namespace_of
 from ingest.doors.milvus.errors import Code, MilvusError, bad_ids, refused
 from ingest.doors.milvus.expressions import parse_expression
 from ingest.doors.milvus.shown_rows import Style
 from ingest.doors.milvus.values import INT64, INTEGER
 from upwell.catalog.tokens import Access
 from upwell.errors import NotFound, Unavailable
-from upwell.query.scope import Names
+from upwell.query.scope import AllBut, Names
 from upwell.schema import Consistency, IdType
 from upwell.shard.filter import Filter
 
@@ -43,7 +43,7 @@ class Reading:
     """A read of a collection that has seen to it that it sees what it is to see."""
 
     collection: Collection
-    #: The namespaces that its partitions are; None: it reads all.
+    #: The namespaces that its partitions are; None: it reads all. Who names no partition reads those that are not released.
     namespaces: Names
 
     @property
@@ -77,7 +77,9 @@ async def begun(call: Call, params: OfRows) -> Reading:
     await _settle(collection, consistency)
     # Only now: a partition may have come with a write that was waited for.
     names = await collection.namespaces(partitions)
-    return Reading(collection, tuple(names) if names else None)
+    released = collection.facts.released
+    loaded = AllBut(tuple(map(namespace_of, released))) if released else None
+    return Reading(collection, tuple(names) if names else loaded)
 
 
 def _consistency_of(collection: Collection, asked: str | None) -> Consistency:

@@ -93,7 +93,7 @@ def milvus_door(version: Version) -> web.Application:
         grant = await grant_at_door(request)
         if not grant.access.includes(command.access):
             raise Forbidden(f"the token allows {grant.access}, and this needs {command.access}")
-        return await command.handler(Call(request, version, name, grant))
+        return await command.handler(Call(request=request, version=version, command=name, grant=grant))
 
     door = web.Application(middlewares=[errors_as_json])
     door[DOOR] = Door.MILVUS

@@ -1,11 +1,16 @@
-"""Rows as a client sends them, held to their collection's fields: columns, or a mistake named in Milvus's words."""
+"""Rows as a client sends them, held to their collection's fields: columns, or a mistake named in Milvus's words.
+
+Where sparse vectors are made of texts (``RowSchema.full_text``), a row with a text gets its vector here, whatever else it gives, and may bring
+none. A dynamic field that is null is kept as null. But a partial update takes a field away that it gives as null, declared or not, and adds
+none: in Milvus such a dynamic field would be null afterwards, which filters cannot tell from none.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +35,12 @@ from upwell.changeset import Matrix
 from upwell.errors import Invalid
 from upwell.kinds import IndexKind
 from upwell.schema import FieldType, IdType, RowSchema, ScalarField
-from upwell.sparse import Sparse
+from upwell.sparse import Sparse, concat_sparse
+from upwell.text.analyzer import analyzer_of
+from upwell.text.counts import term_counts
+
+#: Texts of a request are analyzed when there are so many characters of them: sooner it costs calls, later memory.
+TEXTS_AT_ONCE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +65,13 @@ class Target:
         schema = self.schema
         if self.kind.has_dense:
             yield schema.vector_field
+        made_of = None if schema.full_text is None else schema.full_text.field
         if self.kind.has_sparse:
-            yield schema.sparse_field
-        yield from (one.name for one in schema.fields if one.default is not None or not one.nullable)
+            # Of a text that may be null, too: without it a row has no vector, and one that is there must keep its own.
+            yield made_of or schema.sparse_field
+        for one in schema.fields:
+            if one.name != made_of and (one.default is not None or not one.nullable):
+                yield one.name
 
 
 def read_id(schema: RowSchema, given: Any, bytes_max: int, row: int) -> str:
@@ -76,6 +90,34 @@ def read_id(schema: RowSchema, given: Any, bytes_max: int, row: int) -> str:
     return text
 
 
+class _Counts:
+    """The sparse vectors that are made of a field's texts, as these come."""
+
+    def __init__(self, field: str, analyzer: dict[str, Any]) -> None:
+        self.field = field
+        self._analyzer = analyzer_of(analyzer)
+        self._made: list[Sparse] = []
+        self._texts: list[str] = []
+        self._characters = 0
+
+    def add(self, text: str) -> None:
+        """The next row's text."""
+        self._texts.append(text)
+        self._characters += len(text)
+        if self._characters >= TEXTS_AT_ONCE:
+            self._make()
+
+    def vectors(self) -> Sparse | None:
+        """One for each text; None without any."""
+        if self._texts:
+            self._make()
+        return concat_sparse(self._made) if self._made else None
+
+    def _make(self) -> None:
+        self._made.append(term_counts(self._analyzer, self._texts))
+        self._texts, self._characters = [], 0
+
+
 class Rows:
     """The rows of a request, as they come."""
 
@@ -89,6 +131,9 @@ class Rows:
         self.ids: list[str] = []
         self._matrix = np.empty((count, target.dimensions), np.float32)
         self._sparse: list[Any] = []
+        self._counts = (
+            None if schema.full_text is None else _Counts(schema.full_text.field, schema.text_analyzer)
+        )
         self._metadata: list[bytes | None] = []
         #: How many rows gave each field.
         self._given: Counter[str] = Counter()
@@ -103,12 +148,15 @@ class Rows:
         self.ids.append(self._id(rest.pop(schema.id_field, None), place))
         if self._target.kind.has_dense and self._wanted(schema.vector_field, rest):
             self._matrix[place] = self._dense(rest.pop(schema.vector_field, None))
-        if self._target.kind.has_sparse and self._wanted(schema.sparse_field, rest):
+        if self._counts is not None:
+            self._check_brings_none(rest.pop(schema.sparse_field, None))
+        elif self._target.kind.has_sparse and self._wanted(schema.sparse_field, rest):
             self._sparse.append(self._read_sparse(rest.pop(schema.sparse_field, None)))
         members: dict[str, Any] = {}
         for field in schema.fields:
             if self._wanted(field.name, rest):
                 self._scalar(field, rest.pop(field.name, None), members, place)
+        self._count(members)
         self._dynamic(rest, members)
         documents = [name for name in self._documents if name in row]
         written.check_documents(row, [*documents, *rest] if rest else documents)
@@ -135,6 +183,8 @@ class Rows:
     @property
     def sparse(self) -> Sparse | None:
         """The sparse vectors; None without any."""
+        if self._counts is not None:
+            return self._counts.vectors()
         return Sparse.of(self._sparse) if self._sparse else None
 
     @property
@@ -200,6 +250,19 @@ class Rows:
             raise refuse(SPARSE, "", f"missing vector field: {self._schema.sparse_field}")
         return read_sparse(given)
 
+    def _check_brings_none(self, given: Any) -> None:
+        """Raise MilvusError for a vector of a field whose vectors are made here."""
+        if given is not None and given != "":
+            raise invalid(
+                f"Attempt to insert an unexpected function output field `{self._schema.sparse_field}` to collection"
+            )
+
+    def _count(self, members: dict[str, Any]) -> None:
+        """Make the vector of a row's text, if it gives one. ``members``: its declared fields."""
+        counts = self._counts
+        if counts is not None and (counts.field in members or not self._target.partial):
+            counts.add(members.get(counts.field) or "")
+
     def _scalar(self, field: ScalarField, given: Any, members: dict[str, Any], place: int) -> None:
         if given is not None:
             if field.type is FieldType.JSON and self._target.json_as_text:
@@ -218,8 +281,7 @@ class Rows:
             raise bad_data("has pass more field without dynamic schema, please check it: invalid parameter")
         if META in rest:
             raise bad_data(f"use the invalid field name({META}) when enable dynamicField: invalid parameter")
-        keeps_null = self._target.partial
-        members |= {name: value for name, value in rest.items() if value is not None or keeps_null}
+        members |= rest
 
     def _compact(self, members: dict[str, Any]) -> bytes | None:
         if not members:

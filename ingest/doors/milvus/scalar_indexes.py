@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from ingest.appending import Sender
 from ingest.doors.milvus.context import Call
 from ingest.doors.milvus.facts import Facts, facts_of
-from ingest.operations import Sender
 from upwell.changeset import Operation, about_property
 from upwell.engine import Index
 from upwell.properties import MetadataIndex, PropertyType

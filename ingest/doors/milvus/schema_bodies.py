@@ -23,7 +23,12 @@ class FieldAsked(Body):
     is_primary: bool = False
     is_partition_key: bool = False
     is_clustering_key: bool = False
-    element_type_params: dict[str, Any] = Field(default_factory=dict, max_length=PARAMS_MAX)
+    element_type_params: dict[str, Any] = Field(
+        default_factory=dict,
+        max_length=PARAMS_MAX,
+        description="By type: `dim`, `max_length`, `max_capacity`; and of a VarChar `enable_analyzer`, `enable_match`, and "
+        "`analyzer_params`, an object or its JSON.",
+    )
     params: dict[str, Any] = Field(default_factory=dict, max_length=PARAMS_MAX)
     nullable: bool = False
     default_value: Any = None
@@ -35,13 +40,26 @@ class FieldAsked(Body):
         return param_texts(self.params | self.element_type_params)
 
 
+class FunctionAsked(Body):
+    """A function of a schema: it makes fields of others."""
+
+    name: str = ""
+    description: str = ""
+    type: str = Field("", description="`BM25`.")
+    input_field_names: ListOf[str] = Field(
+        default_factory=list, description="One VarChar with `enable_analyzer`."
+    )
+    output_field_names: ListOf[str] = Field(default_factory=list, description="The SparseFloatVector.")
+    params: dict[str, Any] = Field(default_factory=dict, max_length=PARAMS_MAX, description="None.")
+
+
 class SchemaAsked(Body):
     """A whole schema. Milvus takes members in any case; in use are two spellings of one."""
 
     auto_id: bool = Field(False, validation_alias=AliasChoices("autoId", "autoID"))
     enable_dynamic_field: bool = False
     fields: ListOf[FieldAsked] = Field(default_factory=list)
-    functions: list[Any] = Field(default_factory=list)
+    functions: ListOf[FunctionAsked] = Field(default_factory=list)
     struct_fields: list[Any] = Field(default_factory=list)
     description: str = ""
 

@@ -12,6 +12,7 @@ from typing import Final
 from ingest.doors.milvus.errors import invalid, missing
 from ingest.doors.milvus.facts import Facts
 from ingest.doors.milvus.fields import (
+    LENGTH,
     VECTORS,
     check_dimension,
     check_id,
@@ -20,10 +21,10 @@ from ingest.doors.milvus.fields import (
     check_vector,
     dimension_of,
     flag,
-    max_length,
     scalar_field,
     whole_number,
 )
+from ingest.doors.milvus.functions import full_text_of
 from ingest.doors.milvus.names import check_field
 from ingest.doors.milvus.schema_bodies import (
     CollectionAsked,
@@ -79,8 +80,8 @@ def wanted(asked: CollectionAsked, dimensions_max: int) -> Wanted:
     id_field = asked.primary_field_name or "id"
     id_params = {}
     if ids is IdType.TEXT:
-        given = {name: param_text(value) for name, value in asked.params.items() if name == "max_length"}
-        id_params = {"max_length": str(max_length(id_field, given))}
+        given = {name: param_text(value) for name, value in asked.params.items() if name == LENGTH.param}
+        id_params = {LENGTH.param: str(LENGTH.of(id_field, given))}
     return _quick(
         asked,
         IndexAsked(
@@ -89,7 +90,7 @@ def wanted(asked: CollectionAsked, dimensions_max: int) -> Wanted:
         RowSchema(
             id_field=id_field,
             ids=ids,
-            id_bytes_max=int(id_params["max_length"]) if id_params else None,
+            id_bytes_max=int(id_params[LENGTH.param]) if id_params else None,
             auto_id=asked.auto_id,
             vector_field=asked.vector_field_name or "vector",
             dynamic=flag("enableDynamicField", asked.params.get("enableDynamicField"), default=True),
@@ -141,11 +142,6 @@ def _quick(
 
 def _full(asked: CollectionAsked, dimensions_max: int) -> Wanted:
     schema = asked.collection_schema
-    if schema.functions:
-        raise invalid(
-            "functions (BM25, embeddings and others) are not supported here; send vectors, or use an index that embeds "
-            "texts through another door"
-        )
     if schema.struct_fields:
         raise invalid(
             "structFields (arrays of structs) are not supported here; a JSON field holds such arrays"
@@ -160,12 +156,13 @@ def _full(asked: CollectionAsked, dimensions_max: int) -> Wanted:
     key = _the_one([one for one in schema.fields if one.is_partition_key], "partition")
     clustering = _the_one([one for one in schema.fields if one.is_clustering_key], "clustering")
     check_partition_key(key)
+    full_text = full_text_of(schema.functions, schema.fields)
     row_schema = RowSchema(
         id_field=id_field.field_name,
         ids=IdType.INT64 if id_field.data_type == FieldType.INT64 else IdType.TEXT,
         id_bytes_max=None
         if id_field.data_type == FieldType.INT64
-        else max_length(id_field.field_name, id_field.told),
+        else LENGTH.of(id_field.field_name, id_field.told),
         auto_id=schema.auto_id,
         id_description=id_field.description,
         vector_field="vector" if dense is None else dense.field_name,
@@ -176,6 +173,7 @@ def _full(asked: CollectionAsked, dimensions_max: int) -> Wanted:
         dynamic=schema.enable_dynamic_field,
         order=tuple(one.field_name for one in schema.fields),
         partition_key=None if key is None else key.field_name,
+        full_text=full_text,
         consistency=_consistency(asked),
     )
     facts = _facts(asked, told).model_copy(

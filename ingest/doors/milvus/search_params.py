@@ -9,19 +9,23 @@ from typing import Any, Final
 
 from ingest.body.floats import read_numbers
 from ingest.body.precise import describe
+from ingest.doors.milvus.context import Collection
 from ingest.doors.milvus.errors import Code, MilvusError, invalid, not_json, refused
-from ingest.doors.milvus.facts import METRIC_NAMES, SPARSE_METRIC
+from ingest.doors.milvus.facts import BM25_METRIC, METRIC_NAMES, SPARSE_METRIC, bm25_of
+from ingest.doors.milvus.fields import VARCHAR_BYTES_MAX
 from ingest.doors.milvus.output_fields import dynamic_name
-from ingest.doors.milvus.vectors import SparseRow, read_sparse
-from upwell.catalog.record import IndexRecord
+from ingest.doors.milvus.vectors import DENSE, SPARSE, SparseRow, read_sparse
 from upwell.changeset import Matrix
 from upwell.errors import Invalid
 from upwell.kinds import IndexKind
 from upwell.query.fusion import RANK_K_MAX, RANK_K_MIN, ByRank, ByScore, Scored
 from upwell.query.grouped import Grouping
 from upwell.query.ranged import Bounds
+from upwell.query.sparse import Bm25
 from upwell.schema import FieldType, RowSchema
 from upwell.shard.metric import Metric
+from upwell.text.analyzer import analyzer_of
+from upwell.text.counts import term_counts
 
 #: Rows of one group that may be asked for.
 GROUP_SIZE_MAX: Final = 10
@@ -43,24 +47,51 @@ How = ByRank | ByScore
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """How a field is searched whose vectors are made of texts: by texts too. ``analyzer``: the parameters of what finds their terms."""
+
+    analyzer: Mapping[str, Any]
+    bm25: Bm25
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
     """The vector field that a search is about."""
 
+    name: str
     is_sparse: bool
     metric: Metric
+    #: None: it is searched by vectors.
+    texts: Texts | None = None
 
     @property
     def metric_name(self) -> str:
         """What Milvus calls what it is compared by."""
+        if self.texts is not None:
+            return BM25_METRIC
         return SPARSE_METRIC if self.is_sparse else METRIC_NAMES[self.metric]
 
+    @property
+    def bm25(self) -> Bm25 | None:
+        """How counts of terms are compared; None: its vectors are none."""
+        return None if self.texts is None else self.texts.bm25
 
-def field_of(schema: RowSchema, record: IndexRecord, name: str) -> Field:
+    @property
+    def scored(self) -> Scored:
+        """What the scores of a search by it are."""
+        return SCORED[self.metric] if self.texts is None else Scored.BM25
+
+
+def field_of(collection: Collection, name: str) -> Field:
     """The field of this name; "": the only one. Raises MilvusError."""
-    dense, sparse = Field(False, record.metric), Field(True, Metric.DOT_PRODUCT)
-    there = ({schema.vector_field: dense} if record.kind.has_dense else {}) | (
-        {schema.sparse_field: sparse} if record.kind.has_sparse else {}
-    )
+    schema, record = collection.schema, collection.index.record
+    there = {}
+    if record.kind.has_dense:
+        there[schema.vector_field] = Field(schema.vector_field, False, record.metric)
+    if record.kind.has_sparse:
+        bm25 = bm25_of(schema, collection.facts)
+        texts = None if bm25 is None else Texts(schema.text_analyzer, bm25)
+        there[schema.sparse_field] = Field(schema.sparse_field, True, Metric.DOT_PRODUCT, texts)
     if name:
         if name not in there:
             raise not_json(f"cannot find a vector field named: {name}")
@@ -72,7 +103,9 @@ def field_of(schema: RowSchema, record: IndexRecord, name: str) -> Field:
 
 
 def vectors_of(field: Field, data: Sequence[Any], dimensions: int) -> list[Vector]:
-    """What is searched by, as a client sends it. Raises MilvusError."""
+    """What is searched by, as a client sends it: of texts, how often they have each term. Raises MilvusError."""
+    if field.texts is not None:
+        return _counts(field.texts.analyzer, data)
     try:
         if field.is_sparse:
             return [read_sparse(one) for one in data]
@@ -83,6 +116,27 @@ def vectors_of(field: Field, data: Sequence[Any], dimensions: int) -> list[Vecto
         if error.code == Code.NOT_JSON:
             raise
         raise not_json(error.detail) from None
+
+
+def _counts(analyzer: Mapping[str, Any], data: Sequence[Any]) -> list[Vector]:
+    for place, given in enumerate(data):
+        if not isinstance(given, str):
+            shown = (
+                DENSE if isinstance(given, list) else SPARSE if isinstance(given, dict) else describe(given)
+            )
+            raise invalid(f"please provide varchar/text for BM25 Function based search, got {shown}")
+        size = len(given) if given.isascii() else len(given.encode())
+        # No row's is longer.
+        if size > VARCHAR_BYTES_MAX:
+            raise invalid(f"data[{place}]: expected a text of at most {VARCHAR_BYTES_MAX} bytes, got {size}")
+    counts = term_counts(analyzer_of(analyzer), data)
+    return [counts.row(place) for place in range(len(data))]
+
+
+def check_by_ids(field: Field) -> None:
+    """Raise MilvusError unless the vectors of rows can be searched by: those that are made of texts are not shown, and so not read."""
+    if field.texts is not None:
+        raise refused(f"not allowed to retrieve raw data of field {field.name}")
 
 
 def _dense(given: Any, where: str, dimensions: int) -> Matrix:
@@ -229,7 +283,7 @@ def fusion_of(strategy: str, params: Mapping[str, Any], fields: Sequence[Field])
         case "weighted":
             return ByScore(
                 _weights(params, len(fields)),
-                tuple(SCORED[field.metric] for field in fields),
+                tuple(field.scored for field in fields),
                 normalised=_flag("norm_score", params.get("norm_score", True)),
             )
     raise refused(f"unsupported rank type {strategy}")

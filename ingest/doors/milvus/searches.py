@@ -1,4 +1,4 @@
-"""``search`` and ``hybrid_search``: the rows nearest to vectors, or to rows that are there; and several searches made one.
+"""``search`` and ``hybrid_search``: the rows nearest to vectors, to texts, or to rows that are there; and several searches made one.
 
 All vectors of a request are searched by in one version, a few at a time. v2 answers one flat list, and says in ``topks`` how many of it
 belong to each vector.
@@ -33,6 +33,7 @@ from ingest.doors.milvus.search_params import (
     How,
     Vector,
     bounds_of,
+    check_by_ids,
     check_limit,
     check_metric,
     check_nq,
@@ -51,8 +52,9 @@ from upwell.query.fusion import ByScore
 from upwell.query.grouped import Grouping, grouped, search_grouped
 from upwell.query.hybrid import fuse_lists
 from upwell.query.lookup import lookup
+from upwell.query.patience import Patience
 from upwell.query.ranged import Bounds, search_sparse_within, search_within
-from upwell.query.scope import RowFilter
+from upwell.query.scope import RowFilter, asks_for
 from upwell.query.search import Match, in_order
 from upwell.query.search import search as search_dense
 from upwell.query.sparse import search_sparse
@@ -67,13 +69,15 @@ FOUND_MAX: Final = 262_144
 FILTERS_MAX: Final = 4
 #: What ``exprParams`` put into them, as JSON.
 PARAMS_BYTES_MAX: Final = 16 << 20
+#: What is said of a request whose searches take too long.
+TOO_LONG: Final = "search: it takes more than {} s here; expected fewer vectors at once, or lower limits"
 #: What v1 calls the id, whatever the collection calls it.
 ID_V1: Final = "id"
 
 
 @dataclass(frozen=True, slots=True)
 class Sought:
-    """One search: by each of some vectors of a field."""
+    """One search: by each of some vectors of a field. Texts are vectors here, of how often they have each term."""
 
     field: Field
     vectors: Sequence[Vector]
@@ -89,8 +93,10 @@ class Sought:
         where, bounds, recall = reading.namespaces, self.bounds, reading.call.settings.recall
         if self.field.is_sparse:
             if bounds is None:
-                return search_sparse(view, vector, count, where, within=within)
-            return search_sparse_within(view, vector, count, where, bounds=bounds, within=within)
+                return search_sparse(view, vector, count, where, within=within, bm25=self.field.bm25)
+            return search_sparse_within(
+                view, vector, count, where, bounds=bounds, within=within, bm25=self.field.bm25
+            )
         if bounds is None:
             return search_dense(view, vector, count, where, within=within, recall=recall)
         return search_within(view, vector, count, where, bounds=bounds, within=within, recall=recall)
@@ -108,7 +114,9 @@ async def search(call: Call) -> web.Response:
     reading = await begun(call, params)
     collection = reading.collection
     schema, record = collection.schema, collection.index.record
-    field = field_of(schema, record, params.anns_field)
+    field = field_of(collection, params.anns_field)
+    if params.ids:
+        check_by_ids(field)
     given = flat_params(params.search_params)
     check_metric(field, given)
     bounds = bounds_of(field, given)
@@ -137,7 +145,7 @@ async def _search_v1(call: Call) -> web.Response:
     reading = await begun(call, params)
     collection = reading.collection
     schema, record = collection.schema, collection.index.record
-    field = field_of(schema, record, schema.vector_field if record.kind.has_dense else "")
+    field = field_of(collection, schema.vector_field if record.kind.has_dense else "")
     bounds = bounds_of(field, flat_params(params.params))
     if field.is_sparse:
         raise refused("v1 searches by dense vectors, and this collection has none")
@@ -163,7 +171,7 @@ async def hybrid_search(call: Call) -> web.Response:
     reading = await begun(call, params)
     collection = reading.collection
     schema, record = collection.schema, collection.index.record
-    fields = [field_of(schema, record, one.anns_field) for one in params.search]
+    fields = [field_of(collection, one.anns_field) for one in params.search]
     how = fusion_of(params.rerank.strategy, params.rerank.params, fields)
     of_each = max(1, params.group_size) if params.grouping_field else 1
     parts = _Parts(reading, params.limit + params.offset, of_each)
@@ -228,7 +236,7 @@ def _vectors_of_rows(reading: Reading, view: View, field: Field, ids: Sequence[s
     # Where an id is unique in a namespace only, it means the row of the one partition that is named, or else of the default one.
     namespace = names[0] if isinstance(names, tuple) and len(names) == 1 else None
     inside = namespace if view.key_scope is KeyScope.NAMESPACE else None
-    rows = {one.id: one for one in lookup(view, ids, inside)}
+    rows = {one.id: one for one in lookup(view, ids, inside) if asks_for(names, one.namespace or "")}
     missing = [id for id in ids if id not in rows]
     if missing:
         raise invalid(f"some of the provided primary key IDs do not exist: missing IDs = [{missing[0][:64]}]")
@@ -333,7 +341,11 @@ class _Run:
         self.nq = len(searches[0].vectors)
         # A filter that is asked for more than once is remembered.
         asked = (one.asked for one in searches for _ in range(self.nq))
-        self._within = Within(asked, of.reading.call.patience())
+        call = of.reading.call
+        self._within = Within(asked, call.patience())
+        most_s = call.settings.milvus_search_s_max
+        # A client that will wait for no time at all will wait for its answer all the same.
+        self._patience = Patience(call.ops.engine.clock, call.bounded(most_s) or most_s, TOO_LONG)
         self._room = Room()
 
     def one(self, place: int) -> tuple[bytes, int]:
@@ -365,11 +377,15 @@ class _Run:
 
     def _best(self, sought: Sought, place: int) -> list[Match]:
         left = self._within.left_by(sought.asked)
-        return sought.ask(self._of.reading, self._view, place, sought.count, left)
+        return self._ask(sought, place, sought.count, left)
 
     def _groups(self, sought: Sought, place: int, grouping: Grouping) -> list[list[Match]]:
-        ask = partial(sought.ask, self._of.reading, self._view, place)
+        ask = partial(self._ask, sought, place)
         return search_grouped(ask, grouping, self._within.left_by(sought.asked))
+
+    def _ask(self, sought: Sought, place: int, count: int, within: RowFilter | None) -> list[Match]:
+        self._patience.check()
+        return sought.ask(self._of.reading, self._view, place, count, within)
 
     def _flat(self, groups: list[list[Match]]) -> list[Match]:
         """The rows of groups; it is groups that an offset passes over."""

@@ -2,8 +2,8 @@
 
 Numbers of vectors never become Python objects, and have the shortest digits that read back as the same float32; so have distances and
 fields of type Float. JSON fields are the JSON itself, as Milvus's are from 3.0.1 on (``proxy.http.nativeJSONResponse``), or strings that hold
-it, as before (``milvus_json_as_text``). What is declared and not there is its default, or null. Any other member that is null is not kept,
-and so not shown.
+it, as before (``milvus_json_as_text``). What is declared and not there is its default, or null. Any other member is shown as it is kept,
+null too.
 """
 
 from __future__ import annotations
@@ -82,6 +82,14 @@ def row_of(found: Found, shown: Shown, style: Style) -> dict[str, Any]:
     if shown.sparse is not None and (sparse := found.sparse) is not None:
         row[shown.sparse] = orjson.Fragment(sparse_text(*sparse))
     return row
+
+
+def least_bytes(shown: Shown, dimensions: int) -> int:
+    """No row has fewer bytes, whose dense vector has so many dimensions."""
+    row: dict[str, Any] = {shown.id_name: 0} | {one.name: 0 for one in shown.fields}
+    if shown.vector is not None:
+        row[shown.vector] = [0] * dimensions
+    return len(encode(row))
 
 
 def hit_of(match: Match, shown: Shown, style: Style, distance: Callable[[float], float]) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from upwell.schema import FieldType, IdType, RowSchema, ScalarField
 
 #: Of the first field. Those before are Milvus's own.
 FIRST_FIELD: Final = 100
+#: Of the first function, likewise; and what its type is as a number.
+FIRST_FUNCTION: Final = 100
+BM25_TYPE: Final = 1
 #: Of an identity's hexadecimal digits: as many as a number has that JavaScript can tell from others.
 NUMBER_DIGITS: Final = 13
 #: What a default value is called by its type, and 32 bits.
@@ -55,7 +58,7 @@ def described(collection: Collection, *, aliases: list[str], partitions: int) ->
     return shown | {
         "collectionID": number_of(record.id),
         "autoId": schema.auto_id,
-        "functions": [],
+        "functions": _functions(schema),
         "aliases": aliases,
         "partitionsNum": facts.key_partitions if schema.partition_key is not None else partitions,
         "consistencyLevel": str(schema.consistency),
@@ -84,6 +87,8 @@ def _fields(record: IndexRecord, schema: RowSchema, facts: Facts, version: Versi
         )
     if record.kind.has_sparse:
         fields[schema.sparse_field] = _field(schema.sparse_field, SPARSE, {}, schema.sparse_description)
+        if schema.full_text is not None:
+            fields[schema.sparse_field]["isFunctionOutput"] = True
     for one in schema.fields:
         fields[one.name] = _scalar(one)
     shown = [fields[name] for name in schema.order or fields]
@@ -100,6 +105,23 @@ def _fields(record: IndexRecord, schema: RowSchema, facts: Facts, version: Versi
             field["id"] = FIRST_FIELD + number
             field["params"] = pairs(params)
     return shown
+
+
+def _functions(schema: RowSchema) -> list[Shown]:
+    """The function, if there is one: a type is a number here, and having no parameters is having none at all, as with Milvus."""
+    function = schema.full_text
+    if function is None:
+        return []
+    shown = {
+        "name": function.name,
+        "description": function.description,
+        "type": BM25_TYPE,
+        "id": FIRST_FUNCTION,
+        "inputFieldNames": [function.field],
+        "outputFieldNames": [schema.sparse_field],
+        "params": None,
+    }
+    return [shown]
 
 
 def _field(name: str, kind: str, params: dict[str, str], description: str) -> Shown:

@@ -16,9 +16,7 @@ from ingest.doors.milvus.errors import MilvusError, invalid
 TOKENS: Final = "users, roles and privileges are tokens here; make and revoke them with `upwell token` or at /upwell/v1/tokens"
 IMPORTS: Final = "there are no import jobs here; send rows with entities/insert or entities/upsert, which become visible by themselves"
 MACHINES: Final = "there are no resource groups, segments or quotas of this kind here"
-FUNCTIONS: Final = (
-    "functions are not supported here; send vectors, or use an index that embeds texts through another door"
-)
+FUNCTIONS: Final = "functions are declared with a collection (collections/create, schema.functions) and stay as they are; make another collection"
 
 #: The reason of each command.
 REASONS: Final = {
@@ -40,7 +38,6 @@ REASONS: Final = {
         ("segments", "describe", MACHINES),
         ("quotacenter", "describe", MACHINES),
         ("collections", "add_function alter_function drop_function", FUNCTIONS),
-        ("common", "run_analyzer", FUNCTIONS),
     )
     for command in commands.split()
 }

@@ -143,6 +143,8 @@ class Write:
     rows: tuple[Span, ...]
     #: "" for none.
     namespace: str
+    #: Was it named? A partial update then means rows that lie there, and no others.
+    inside: bool
     #: Who sends the request, and its key, if it may be sent again.
     sender: tuple[str, str] | None
     bytes_max: int
@@ -178,6 +180,7 @@ class Write:
                 patch=target.partial,
                 shallow=target.partial,
                 adds=target.partial and rows.are_whole,
+                inside=target.partial and self.inside,
             ),
         )
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from aiohttp import web
 
 from ingest.admission import check_room
+from ingest.appending import Accepted, Sender
 from ingest.body import Rules
 from ingest.body.documents import Span
 from ingest.doors.milvus.answers import answer, success
@@ -26,7 +27,7 @@ from ingest.doors.milvus.reads import ids_of
 from ingest.doors.milvus.rows import Target
 from ingest.doors.milvus.write_bodies import DATA, Find, Heading, Write
 from ingest.large import encode
-from ingest.operations import Accepted, Operations, Sender
+from ingest.operations import Operations
 from ingest.parsing import Received
 from upwell.catalog.tokens import Access
 from upwell.changeset import Changeset, Details, KeyScope, Operation, Selection, decode_columns, without_rows
@@ -73,7 +74,7 @@ def _finder(call: Call) -> Find:
         bytes_max=settings.request_bytes_max,
         metadata_bytes_max=settings.milvus_metadata_bytes_max,
     )
-    return Find(content_encoding=call.request.headers.get("Content-Encoding"), rules=rules)
+    return Find(content_encoding=call.encoding, rules=rules)
 
 
 async def _how(
@@ -101,9 +102,10 @@ async def _how(
         ),
         rows=rows,
         namespace=namespace or "",
+        inside=namespace is not None,
         sender=None if sender.key is None else (sender.by, sender.key),
         bytes_max=settings.request_bytes_max,
-        content_encoding=call.request.headers.get("Content-Encoding"),
+        content_encoding=call.encoding,
         accepted_at=call.ops.engine.clock.now(),
     )
 
@@ -153,9 +155,8 @@ async def _taken(
 def _demand_there(collection: Collection, how: Write, prepared: PreparedMutation) -> None:
     """Raise MilvusError unless all rows are there that are to be changed: none of them can be added. Blocks."""
     changeset = _rows_of(prepared)
-    ids, namespace = changeset.ids.to_pylist(), how.namespace
-    view = collection.index.newest.get()
-    found = {one.id for one in lookup(view, ids, namespace, within_namespace=bool(namespace))}
+    ids, view = changeset.ids.to_pylist(), collection.index.newest.get()
+    found = {one.id for one in lookup(view, ids, how.namespace, within_namespace=how.inside)}
     absent = next((id for id in ids if id not in found), None)
     if absent is not None:
         raise invalid(

@@ -40,8 +40,7 @@ async def query(asked: Asked) -> web.Response:
     """``query`` and ``query-data``."""
     bytes_max = min(QUERIES_BYTES_MAX, asked.settings.request_bytes_max)
     body = await asked.body(bytes_max)
-    encoding = asked.request.headers.get("Content-Encoding")
-    ops = asked.ops
+    ops, encoding = asked.ops, asked.encoding
     if asked.command == "query" and len(body) <= AT_ONCE_BYTES and not encoding and not named_write(asked):
         # All in one go: changing threads four times takes as long as a search.
         done = await ops.ask(partial(_at_once, asked, body))

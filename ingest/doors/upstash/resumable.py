@@ -13,7 +13,6 @@ from typing import Final
 
 from aiohttp import web
 
-from ingest.body import inflate
 from ingest.doors.upstash.answers import answer, success
 from ingest.doors.upstash.context import Asked
 from ingest.doors.upstash.errors import UpstashError
@@ -140,12 +139,10 @@ async def end(asked: Asked) -> web.Response:
 
 
 async def _read(asked: Asked) -> tuple[Query, float]:
-    body, bytes_max = await asked.body(), asked.question_bytes_max
-    encoding = asked.request.headers.get("Content-Encoding")
     by_text, most = asked.command == "resumable-query-data", asked.settings.upstash_resumable_idle_s_max
 
-    def read() -> tuple[Query, float]:
-        given = strict_json(bytes(inflate(body, encoding, bytes_max)))
+    def read(body: bytes) -> tuple[Query, float]:
+        given = strict_json(body)
         # As with a plain query, an array of one is as good as the one.
         if isinstance(given, list) and len(given) == 1:
             given = given[0]
@@ -154,7 +151,7 @@ async def _read(asked: Asked) -> tuple[Query, float]:
         filters = Filters(asked.settings.upstash_filter_bytes_max)
         return read_query(fields, asked.index.record, asked.settings, filters, by_text=by_text), idle_s
 
-    return await asked.ops.parse(read)
+    return await asked.question(read)
 
 
 def _next(query: ResumableQuery, patience: Patience, count: int, include: Include) -> bytes:

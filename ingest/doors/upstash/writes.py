@@ -14,13 +14,14 @@ from typing import Any
 from aiohttp import web
 
 from ingest.admission import check_room
+from ingest.appending import Accepted, Sender
 from ingest.body import Rules
 from ingest.doors.upstash.answers import success
-from ingest.doors.upstash.context import QUESTION_BYTES_MAX, Asked, check_namespace
+from ingest.doors.upstash.context import Asked, check_namespace
 from ingest.doors.upstash.errors import DEFAULT_NAMESPACE_STAYS, UpstashError, no_namespace, no_schema
 from ingest.doors.upstash.readings import Write
 from ingest.doors.upstash.rows import Target
-from ingest.operations import Accepted, Sender
+from ingest.granted import QUESTION_BYTES_MAX
 from ingest.wishes import ACCEPTED, idempotency_key, naming, preferred_wait_s, waited
 from upwell.changeset import Changeset, Details, KeyScope, Operation, Rename, Selection, without_rows
 from upwell.errors import Invalid, Unavailable
@@ -130,7 +131,7 @@ async def _taken(asked: Asked, *, adds_rows: bool = False) -> Accepted:
         bytes_max=settings.request_bytes_max
         if adds_rows
         else min(settings.request_bytes_max, max(QUESTION_BYTES_MAX, rules.line_bytes_max)),
-        content_encoding=asked.request.headers.get("Content-Encoding"),
+        content_encoding=asked.encoding,
         accepted_at=ops.engine.clock.now(),
     )
     may = (lambda: check_room(asked.index, settings.vectors_max)) if adds_rows else None
@@ -175,7 +176,7 @@ async def _applied(asked: Asked, accepted: Accepted) -> tuple[Outcome, dict[str,
 
 async def _waited(asked: Asked, accepted: Accepted, wait_s: float) -> tuple[Outcome, dict[str, str]]:
     """The outcome after waiting for so long, or for as long as the request prefers; and what its answer says besides."""
-    return await waited(asked.ops, asked.request, asked.index, accepted, wait_s)
+    return await waited(asked.ops, asked.request, accepted, wait_s)
 
 
 def _check(outcome: Outcome) -> None:

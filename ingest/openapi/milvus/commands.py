@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from ingest.doors.milvus import (
     aliases,
+    analyzing,
     collections,
     databases,
     field_changes,
@@ -24,6 +25,7 @@ from ingest.doors.milvus.unsupported import REASONS, OfRole, OfUser
 from ingest.doors.milvus.writes import Deletion
 from ingest.openapi.milvus.shapes import (
     MilvusAlias,
+    MilvusAnalyzed,
     MilvusCollection,
     MilvusCount,
     MilvusDatabase,
@@ -158,7 +160,9 @@ def _entities() -> Iterator[Described]:
     yield one("get", "Get rows by their keys", Get, result=ROWS, example=_DOCS | {"id": [1]})
     yield one("query", "Get the rows that a filter leaves", Query, result=ROWS, example=by_filter)
     sought = _DOCS | {"data": [[0.1, 0.2, 0.3]], "limit": 3, "outputFields": ["*"]}
-    yield one("search", "Find the closest rows to each vector", SearchV2, result=ROWS, example=sought)
+    yield one(
+        "search", "Find the closest rows to each vector, or each text", SearchV2, result=ROWS, example=sought
+    )
     several = {"search": [{"data": [[0.1, 0.2, 0.3]], "limit": 3}], "rerank": {"strategy": "rrf"}, "limit": 3}
     for name in ("hybrid_search", "advanced_search"):
         yield one(name, "Make several searches one", HybridSearch, result=ROWS, example=_DOCS | several)
@@ -240,6 +244,13 @@ def _aliases_and_people() -> Iterator[Described]:
         example=_DOCS | alias,
     )
     yield _one("aliases/drop", "Drop an alias", aliases.OfAlias, example=alias)
+    yield _one(
+        "common/run_analyzer",
+        "Tell which terms texts have",
+        analyzing.Analyzing,
+        result=MilvusAnalyzed,
+        example={"text": ["The running foxes"], "analyzerParams": '{"type": "english"}', "withDetail": True},
+    )
     yield _one("users/list", "List users: tokens have no names of users", Body, result=NAMES, example={})
     yield _one("users/describe", "Tell a user's roles", OfUser, result=NAMES, example={"userName": "root"})
     yield _one("roles/list", "List roles", Body, result=NAMES, example={})

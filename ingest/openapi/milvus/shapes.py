@@ -79,6 +79,18 @@ class MilvusLoadState(_Shape):
     load_progress: int | None = None
 
 
+class MilvusFunction(_Shape):
+    """What makes sparse vectors of texts."""
+
+    name: str
+    description: str
+    type: Annotated[int, Field(description="1: BM25.")]
+    id: int
+    input_field_names: list[str]
+    output_field_names: list[str]
+    params: None
+
+
 class MilvusCollection(_Shape):
     """A collection."""
 
@@ -91,6 +103,7 @@ class MilvusCollection(_Shape):
     load: str
     shards_num: int
     enable_dynamic_field: bool
+    functions: Annotated[list[MilvusFunction] | None, Field(description="Not in v1.")] = None
 
 
 class MilvusDatabase(_Shape):
@@ -107,3 +120,26 @@ class MilvusAlias(_Shape):
     db_name: str
     collection_name: str
     alias_name: str
+
+
+class MilvusToken(_Shape):
+    """A term of a text. Where it stands is told in bytes of UTF-8."""
+
+    token: str
+    start_offset: Annotated[int | None, Field(description="Where it stands: if withDetail.")] = None
+    end_offset: int | None = None
+    position: int | None = None
+    position_length: int | None = None
+    hash: Annotated[int | None, Field(description="If withHash.")] = None
+
+
+class MilvusTokens(_Shape):
+    """The terms of a text."""
+
+    tokens: list[MilvusToken]
+
+
+class MilvusAnalyzed(_Shape):
+    """The terms of each text."""
+
+    results: list[MilvusTokens]

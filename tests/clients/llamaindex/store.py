@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import (
 )
 from llama_index.vector_stores.upstash import UpstashVectorStore
 
-SETTLED_S = 30.0
+SETTLED_S = 60.0
 
 
 def nodes() -> list[TextNode]:
