@@ -225,7 +225,8 @@ V2 = [
     no("collections/create", schema(INT64, field("n", "Int64", isPartitionKey=True, nullable=True), VECTOR), 1100, "partition key field not support nullable"),
     no("collections/create", schema(INT64, field("a b", "Int64"), VECTOR), 1701, "Invalid field name"),
     no("collections/create", schema(INT64, field("like", "Int64"), VECTOR), 1701, "like"),
-    no("collections/create", schema(INT64, VECTOR, functions=[{"name": "f", "type": "BM25"}]), 1100, "functions"),
+    no("collections/create", schema(INT64, VECTOR, functions=[{"name": "f", "type": "BM25"}]), 1101, "function input field names", "missing parameter"),
+    no("collections/create", schema(INT64, VECTOR, functions=[{"name": "f", "type": "TextEmbedding", "inputFieldNames": ["n"], "outputFieldNames": ["v"]}]), 1100, "TextEmbedding"),
     no("collections/create", schema(INT64, VECTOR) | {"indexParams": [{"fieldName": "nothing"}]}, 1802, "nothing"),
     # Nobody is there.
     no("collections/describe", of("nobody"), 100, NOWHERE, "nobody"),

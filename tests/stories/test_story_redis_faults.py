@@ -303,14 +303,17 @@ POISONS: dict[str, Callable[[str], str]] = {
 
 
 def poisoned(now: Traffic, admin: redis.Redis, key: str, kind: str) -> None:
-    admin.delete(key)
-    match kind:
-        case "hash":
-            admin.hset(key, "a", "b")
-        case "no text":
-            admin.set(key, b"\xff\xfe\x00 not ours")
-        case "member":
-            admin.zadd(key, {b"\xff\xfe\x00": 1, b"drain:nothing": 2, b"": 3})
+    # At once: in between somebody may make it anew.
+    with admin.pipeline() as pipe:
+        pipe.delete(key)
+        match kind:
+            case "hash":
+                pipe.hset(key, "a", "b")
+            case "no text":
+                pipe.set(key, b"\xff\xfe\x00 not ours")
+            case "member":
+                pipe.zadd(key, {b"\xff\xfe\x00": 1, b"drain:nothing": 2, b"": 3})
+        pipe.execute()
     now.goes_on(2)
     now.resumes()
 
