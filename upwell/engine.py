@@ -146,7 +146,10 @@ class Engine:
         index = self._live(index_id)
         if index is None:
             return None
-        if index.may_be_replaced and index.has_backlog():
+        if index.may_be_replaced:
+            if not index.has_backlog():
+                # What comes now must not be applied before it is held: who sees that anything was applied holds the index no more.
+                return None
             try:
                 index.hold()
             except Gone:

@@ -282,6 +282,24 @@ def test_a_drain_applies_nothing_of_an_index_that_is_lost_with_it() -> None:
         one.check()
 
 
+def test_a_drain_applies_nothing_that_came_after_it_had_looked_whether_anything_waits() -> None:
+    """Whoever sees that a first entry is applied holds the index no more, and acknowledges it."""
+    replacings = set()
+    for steps in STEPS:
+        for calls in range(1, 10):
+            one = world()
+            client, index = Client(one.index()), one.index()
+            write = lambda client=client: client.append(upsert(("late", (1, 1))))  # noqa: E731
+            actors = [one.replaces(), write, one.drains()]
+            replaced, *_ = one.store.play(actors, [(0, steps), (2, calls), (1, 1_000), (2, 1_000)])
+            is_applied = index.head.refresh().applied_through > 0
+            assert is_applied == (not index.may_be_replaced)
+            assert not is_applied or isinstance(replaced, Conflict)
+            replacings.add(isinstance(replaced, str))
+            one.check()
+    assert replacings == {True, False}
+
+
 def test_renamed_meanwhile_it_is_one_index_of_one_name() -> None:
     came, one = set(), world()
     for steps in STEPS:
