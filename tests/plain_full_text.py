@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from math import log
 from typing import Any
 
+from upwell.text.counts import dimension_of
+
 #: A text field, and the sparse one that a function fills.
 TEXT_FIELDS: list[dict[str, Any]] = [
     {"fieldName": "text", "dataType": "VarChar", "elementTypeParams": {"max_length": "65535", "enable_analyzer": True}},
@@ -34,6 +36,12 @@ def bm25_scores(query: str, texts: Mapping[Any, str], k1: float = 1.2, b: float 
             damped = tf * (k1 + 1) / (tf + k1 * (1 - b + b * lengths[key] / average))
             scores[key] = scores.get(key, 0.0) + asked * idf * damped
     return scores
+
+
+def counted(text: str) -> tuple[tuple[int, float], ...]:
+    """How often a text has each of its words, by their dimensions: the sparse vector of its row."""
+    counts = Counter(map(dimension_of, text.lower().split()))
+    return tuple((index, float(count)) for index, count in sorted(counts.items()))
 
 
 def ranked(scores: Mapping[Any, float]) -> list[Any]:

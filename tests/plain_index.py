@@ -12,13 +12,15 @@ import orjson
 import pyarrow as pa
 
 from upwell.changeset import Changeset, Details, KeyScope, Operation, Rename, Selection, without_rows
-from upwell.shard.filter import OneOf
+from upwell.shard.filter import Every, Filter, HasPhrase, HasWords, OneOf
 from upwell.shard.filter_json import filter_to_json
 from upwell.sparse import Sparse
 
 COUNTED = ("inserted", "replaced", "skipped", "updated", "deleted")
 #: The property that deletes by filter ask for.
 FILTERED = "k"
+#: The one with the texts whose words they ask for, which are words with spaces between them, and how these are told apart.
+TEXTED, ANALYZER = "text", "{}"
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,13 @@ class PlainMutation:
     shallow: bool = False
     adds: bool = False
     inside: bool = False
-    #: Of one that selects; ``equal``: rows with this number at FILTERED.
+    #: Of one that selects; ``equal``: rows with this number at FILTERED; ``words``: with one of these words in their text; ``phrase``: with
+    #: these words in it, one behind another.
     namespace: str | None = None
     prefix: str | None = None
     equal: float | None = None
+    words: tuple[str, ...] = ()
+    phrase: tuple[str, ...] = ()
     new_namespace: str | None = None
     delete_existing: bool = False
 
@@ -62,8 +67,9 @@ class PlainMutation:
             )
             return without_rows(self.operation, Details(scope=self.scope, rename=rename))
         if self.operation.selects:
-            asked = None if self.equal is None else filter_to_json(OneOf(FILTERED, (self.equal,)))
-            selection = Selection(namespace=self.namespace, prefix=self.prefix, filter=asked)
+            asked = self._filter()
+            as_json = None if asked is None else filter_to_json(asked)
+            selection = Selection(namespace=self.namespace, prefix=self.prefix, filter=as_json)
             return without_rows(self.operation, Details(scope=self.scope, selection=selection))
         first = self.rows[0]
         metadata = [None if row.metadata is None else orjson.dumps(row.metadata) for row in self.rows]
@@ -90,6 +96,14 @@ class PlainMutation:
                 inside=self.inside,
             ),
         )
+
+    def _filter(self) -> Filter | None:
+        parts: list[Filter] = [] if self.equal is None else [OneOf(FILTERED, (self.equal,))]
+        parts += [HasWords(TEXTED, ANALYZER, self.words)] if self.words else []
+        parts += [HasPhrase(TEXTED, ANALYZER, tuple(enumerate(self.phrase)))] if self.phrase else []
+        if len(parts) > 1:
+            return Every(tuple(parts))
+        return parts[0] if parts else None
 
 
 def _column(values: Sequence[object], kind: pa.DataType) -> pa.Array | None:
@@ -209,6 +223,7 @@ class PlainIndex:
             if mutation.namespace in (None, held.namespace)
             and held.id.startswith(mutation.prefix or "")
             and (mutation.equal is None or (held.metadata or {}).get(FILTERED) == mutation.equal)
+            and says(held.metadata, mutation.words, mutation.phrase)
         ]
 
     def _remove(self, gone: list[PlainHeld]) -> int:
@@ -249,6 +264,15 @@ class PlainIndex:
     def _keyed_anew(self) -> None:
         unique = self.scope is KeyScope.NAMESPACE
         self.rows = {(held.namespace, held.id) if unique else held.id: held for held in self.rows.values()}
+
+
+def says(metadata: Any, words: tuple[str, ...], phrase: tuple[str, ...] = ()) -> bool:
+    """Has the text of a row with this metadata one of these words, and all of the phrase, one behind another? Yes, if none are asked for."""
+    text = (metadata or {}).get(TEXTED)
+    there = text.lower().split() if isinstance(text, str) else []
+    starts = range(len(there) - len(phrase) + 1) if phrase else ()
+    has_phrase = not phrase or any(there[at : at + len(phrase)] == list(phrase) for at in starts)
+    return has_phrase and (not words or not {*there}.isdisjoint(words))
 
 
 def _merged(mutation: PlainMutation) -> Callable[[Any, Any], Any]:
@@ -293,13 +317,7 @@ def plain_of(changeset: Changeset) -> PlainMutation:
             "delete_existing": rename.delete_existing,
         }
     elif (selection := details.selection) is not None:
-        equal = None if selection.filter is None else float(selection.filter[2])
-        # 1 and true may be one to a door.
-        if equal is not None and (
-            selection.filter[:2] != ["in", FILTERED] or {*selection.filter[2:]} != {equal}
-        ):
-            raise ValueError(f"no filter of ours: {selection.filter}")
-        more = {"namespace": selection.namespace, "prefix": selection.prefix, "equal": equal}
+        more = {"namespace": selection.namespace, "prefix": selection.prefix, **_filter_of(selection.filter)}
     return PlainMutation(
         operation=changeset.operation,
         rows=tuple(_plain_rows(changeset)),
@@ -310,6 +328,21 @@ def plain_of(changeset: Changeset) -> PlainMutation:
         inside=details.inside,
         **more,
     )
+
+
+def _filter_of(asked: Any) -> dict[str, Any]:
+    match asked:
+        case None:
+            return {}
+        # 1 and true may be one to a door.
+        case ["in", path, equal, *others] if path == FILTERED and {*others} <= {equal}:
+            return {"equal": float(equal)}
+        case ["words", path, analyzer, 1, *words] if (path, analyzer) == (TEXTED, ANALYZER):
+            return {"words": tuple(words)}
+        case ["phrase", path, analyzer, 0, *terms] if (path, analyzer) == (TEXTED, ANALYZER):
+            if [position for position, _ in terms] == list(range(len(terms))):
+                return {"phrase": tuple(term for _, term in terms)}
+    raise ValueError(f"no filter of ours: {asked}")
 
 
 def _plain_rows(changeset: Changeset) -> Iterator[PlainRow]:

@@ -4,12 +4,13 @@ every answer, count and status is held to that. Pure functions, as in ``check.py
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from heapq import heappop, heappush
-from math import inf
+from itertools import pairwise
+from math import inf, isclose
 from typing import Any
 
 from tests.crash.check import Verdict
@@ -17,13 +18,16 @@ from tests.crash.door_history import DoorLogged, DoorRead, DoorWrite, Receipt, S
 from tests.crash.door_load import REFUSED
 from tests.crash.history import Applied, History, Status
 from tests.embedding_server import vector_of
-from tests.plain_index import PlainHeld, PlainIndex, PlainMutation
+from tests.plain_full_text import bm25_scores
+from tests.plain_index import TEXTED, PlainHeld, PlainIndex, PlainMutation, says
 from upwell.changeset import KeyScope, Operation
 
 #: What became of a mutation: how many of each it counted, or how what it failed for begins.
 Outcome = Mapping[str, int] | str
 #: How it ends what a renaming failed for.
 NAMES = ("does not exist", "exists already")
+#: How far apart scores may be that are the same, which are reckoned in other orders.
+SCORES = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +149,24 @@ def fits(read: DoorRead, space: _Space) -> bool:
         return read.exists == space.exists
     if read.ordered:
         return list(read.rows) == list(space.rows.items())
+    if read.scored:
+        return _scores_fit(read, space)
+    if read.words:
+        words = tuple(read.words.split())
+        return dict(read.rows) == {
+            name: row for name, row in space.rows.items() if says(row.get("metadata"), words)
+        }
     return all(space.rows.get(name) == row for name, row in read.rows)
+
+
+def _scores_fit(read: DoorRead, space: _Space) -> bool:
+    """Are they what BM25 comes to over all texts of the namespace, and best first?"""
+    told = [(name, row["score"]) for name, row in read.rows if row is not None]
+    texts = {name: row["metadata"][TEXTED] for name, row in space.rows.items()}
+    wanted = bm25_scores(read.words, texts)
+    is_ranked = all(better >= worse for (_, better), (_, worse) in pairwise(told))
+    same = sorted(name for name, _ in told) == sorted(wanted)
+    return is_ranked and same and all(isclose(score, wanted[name], rel_tol=SCORES) for name, score in told)
 
 
 def all_told(history: History) -> Iterator[_Told]:
@@ -164,12 +185,12 @@ def what_the_door_acknowledged_is_logged_once(history: History) -> Verdict:
             if write.receipt is not None:
                 found = at.pop(write.receipt, None)
                 verdict.expect(found == write.mutation, f"lost, or another: {write}, in the log: {found}")
-        unknown = Counter(
-            repr(one.mutation) for one in told.writes if one.receipt is None and not one.refused
-        )
+        unknown = [one.mutation for one in told.writes if one.receipt is None and not one.refused]
         for receipt, mutation in at.items():
-            unknown[repr(mutation)] -= 1
-            verdict.expect(unknown[repr(mutation)] >= 0, f"nobody sent {receipt}: {mutation}")
+            was_sent = mutation in unknown
+            verdict.expect(was_sent, f"nobody sent {receipt}: {mutation}")
+            if was_sent:
+                unknown.remove(mutation)
         _in_order(told.writes, verdict)
     return verdict
 

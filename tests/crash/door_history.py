@@ -47,7 +47,8 @@ class DoorLogged:
 class DoorRead:
     """What an answer told of a namespace: of some ids, or (``ordered``) of all its rows, in the order of writing.
 
-    ``exists``: it told of the namespace itself. ``last``: it was made once all was quiet.
+    ``exists``: it told of the namespace itself. ``words``: it told of all rows in whose text one of these is, and of no others; ``scored``:
+    not what these rows are, but what BM25 says of them, the best first. ``last``: it was made once all was quiet.
     """
 
     index: str
@@ -58,6 +59,8 @@ class DoorRead:
     rows: tuple[tuple[str, Shown | None], ...] = ()
     ordered: bool = False
     exists: bool | None = None
+    words: str = ""
+    scored: bool = False
     last: bool = False
 
 

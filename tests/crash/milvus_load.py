@@ -1,5 +1,5 @@
-"""Who writes and reads at the Milvus door: rows of a collection as the other door's writers do (judged by ``door_check.py``), and rows whose ids
-are given here, sent again until that is answered."""
+"""Who writes and reads at the Milvus door: rows of a collection as the other door's writers do (judged by ``door_check.py``), with texts, by
+whose words they are found and deleted; and rows whose ids are given here, sent again until that is answered."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tests.crash.door_history import DoorRead, DoorWrite, Receipt
 from tests.crash.milvus_history import AutoInsert, AutoRead
 from tests.crash.processes import Slot
 from tests.crash.world import RESEND_S, Spec, World, now
-from tests.plain_index import FILTERED, PlainMutation, PlainRow
+from tests.plain_full_text import FUNCTION, TEXT_FIELDS, counted
+from tests.plain_index import FILTERED, TEXTED, PlainMutation, PlainRow
 from upwell.changeset import KeyScope, Operation
 from upwell.errors import NotFound
 from upwell.log.receipt import parse
@@ -32,6 +33,11 @@ VECTOR = {"fieldName": "vector", "dataType": "FloatVector", "elementTypeParams":
 ID = {"fieldName": "id", "dataType": "Int64", "isPrimary": True}
 KIND = {"fieldName": FILTERED, "dataType": "Int64", "nullable": True}
 INDEXED = [{"fieldName": "vector", "indexName": "vector", "metricType": "L2", "indexType": "AUTOINDEX"}]
+#: Texts, whose words may be asked for, and the sparse vectors that a function makes of them.
+TEXT, SPARSE = TEXT_FIELDS
+TEXT = TEXT | {"elementTypeParams": TEXT["elementTypeParams"] | {"enable_match": True}}
+BY_TEXT = {"fieldName": "sparse", "indexName": "by_text", "metricType": "BM25"}
+WORDS = ("log", "queue", "shard", "door")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +83,14 @@ class MilvusLoad:
 
     async def begin(self) -> None:
         """Make the collections, in peace."""
-        for name, auto in ((ROWS.name, False), (AUTO, True)):
-            schema = {"autoId": auto, "enableDynamicField": True, "fields": [ID, VECTOR, KIND]}
-            body = {"collectionName": name, "schema": schema, "indexParams": INDEXED}
-            await self.must("collections/create", body)
+        for name, auto, texts in ((ROWS.name, False, True), (AUTO, True, False)):
+            schema: dict[str, Any] = {"autoId": auto, "enableDynamicField": True}
+            schema["fields"] = [ID, VECTOR, KIND, *([TEXT, SPARSE] if texts else [])]
+            schema |= {"functions": [FUNCTION]} if texts else {}
+            indexed = [*INDEXED, *([BY_TEXT] if texts else [])]
+            await self.must(
+                "collections/create", {"collectionName": name, "schema": schema, "indexParams": indexed}
+            )
         await self.must("partitions/create", {"collectionName": ROWS.name, "partitionName": "p"})
         self.world.follow_door(ROWS.name, KeyScope.INDEX)
 
@@ -92,40 +102,77 @@ class MilvusLoad:
         while not self.halt:
             await self.send(self._mutation())
             if dice.random() < 0.5:
-                await self.query(await self.world.any_front_end(), dice.choice(PARTITIONS))
+                await self._look()
             await asyncio.sleep(dice.uniform(0, self.pause_s))
 
     async def read(self) -> None:
         """Be a reader."""
         dice = self.world.dice
         while not self.halt:
-            await self.query(await self.world.any_front_end(), dice.choice(PARTITIONS))
+            await self._look()
             await asyncio.sleep(dice.uniform(0, self.pause_s))
+
+    async def _look(self) -> None:
+        dice = self.world.dice
+        slot, partition = await self.world.any_front_end(), dice.choice(PARTITIONS)
+        match dice.randrange(3):
+            case 0:
+                await self.query(slot, partition)
+            case 1:
+                await self.query(slot, partition, dice.choice(WORDS))
+            case _:
+                await self.search(slot, partition, " ".join(dice.choices(WORDS, k=2)))
 
     def _mutation(self) -> PlainMutation:
         dice, number = self.world.dice, next(self.numbers)
         partition = dice.choice(PARTITIONS) or None
         names = dice.sample(IDS, dice.randrange(1, 4))
-        metadata = {FILTERED: dice.randrange(KINDS), "n": number}
+        metadata: dict[str, Any] = {FILTERED: dice.randrange(KINDS), "n": number}
         vector = (float(number), 0.5, 0.5)
-        match dice.choices(["put", "partial", "metadata", "ids", "filter"], [5, 2, 2, 1, 1])[0]:
+        # A partial update means rows that lie in the partition that it names, and else rows anywhere.
+        partial = {"patch": True, "shallow": True, "inside": partition is not None or dice.random() < 0.5}
+        match dice.choices(
+            ["put", "partial", "metadata", "text", "ids", "filter", "words"], [5, 2, 2, 2, 1, 1, 1]
+        )[0]:
             case "put":
-                rows = tuple(PlainRow(name, partition, vector, metadata=metadata) for name in names)
+                rows = self._rows(names, partition, metadata, vector)
                 return self._of(Operation.UPSERT, rows=rows)
             case "partial":
-                given = {"m": number} if dice.random() < 0.5 else {"n": number, "m": None, "j": {"x": number}}
-                rows = tuple(PlainRow(name, partition, vector, metadata=metadata | given) for name in names)
-                rows = tuple(PlainRow(one.id, one.namespace, vector, metadata=one.metadata) for one in rows)
-                return self._of(Operation.UPDATE, rows=rows, patch=True, shallow=True, adds=True)
+                given = {"m": number} if dice.random() < 0.5 else {"m": None, "j": {"x": number}}
+                rows = self._rows(names, partition, metadata | given, vector)
+                return self._of(Operation.UPDATE, rows=rows, adds=True, **partial)
             case "metadata":
                 rows = tuple(PlainRow(name, partition, metadata={f"c{number % 3}": number}) for name in names)
-                return self._of(Operation.UPDATE, rows=rows, patch=True, shallow=True)
+                return self._of(Operation.UPDATE, rows=rows, **partial)
+            case "text":
+                rows = self._rows(names, partition, {f"c{number % 3}": number}, None)
+                return self._of(Operation.UPDATE, rows=rows, **partial)
             case "ids":
                 return self._of(Operation.DELETE, rows=tuple(PlainRow(name) for name in names))
-            case _:
+            case "filter":
                 return self._of(
                     Operation.DELETE_MATCHING, namespace=partition, equal=float(dice.randrange(KINDS))
                 )
+            case _:
+                words = tuple(dice.sample(WORDS, 2))
+                named = partition or dice.choice(["", None])
+                given_as = dice.choice(["words", "phrase"])
+                return self._of(Operation.DELETE_MATCHING, namespace=named, **{given_as: words})
+
+    def _rows(
+        self,
+        names: list[str],
+        partition: str | None,
+        metadata: dict[str, Any],
+        vector: tuple[float, ...] | None,
+    ) -> tuple[PlainRow, ...]:
+        """Rows with texts."""
+        dice = self.world.dice
+        texts = [" ".join(dice.choices([*WORDS, "Log"], k=dice.randrange(5))) for _ in names]
+        return tuple(
+            PlainRow(name, partition, vector, counted(text), metadata=metadata | {TEXTED: text})
+            for name, text in zip(names, texts, strict=True)
+        )
 
     def _of(self, operation: Operation, **more: Any) -> PlainMutation:
         return PlainMutation(operation=operation, scope=KeyScope.INDEX, **more)
@@ -164,27 +211,38 @@ class MilvusLoad:
             return None
         return found.position, found.place
 
-    async def query(self, slot: Slot, partition: str, *, last: bool = False) -> None:
-        """All rows of a partition, Strong: what was acknowledged before is in it."""
+    async def query(self, slot: Slot, partition: str, words: str = "", *, last: bool = False) -> None:
+        """All rows of a partition, or those whose text has a word, Strong: what was acknowledged before is in it."""
+        asked = f'text_match({TEXTED}, "{words}")' if words else f"id in [{','.join(IDS)}]"
+        body = {"filter": asked, "outputFields": ["*"]}
+        told, started = await self._strong(slot, "entities/query", partition, body)
+        if told is not None:
+            there = {str(row["id"]): shown_of(row) for row in told}
+            names = there if words else {*IDS, *there}
+            rows = tuple((name, there.get(name)) for name in sorted(names))
+            self._note(slot, partition, started, rows=rows, words=words, last=last)
+
+    async def search(self, slot: Slot, partition: str, words: str, *, last: bool = False) -> None:
+        """What BM25 says of a partition's rows, Strong."""
+        body = {"data": [words], "annsField": "sparse", "limit": 100, "outputFields": ["id"]}
+        told, started = await self._strong(slot, "entities/search", partition, body)
+        if told is not None:
+            rows = tuple((str(row["id"]), {"score": row["distance"]}) for row in told)
+            self._note(slot, partition, started, rows=rows, words=words, scored=True, last=last)
+
+    async def _strong(self, slot: Slot, command: str, partition: str, body: Any) -> tuple[Any, float]:
+        """The data of an answer, if there is one, and when it was asked for."""
         started = now()
-        body = {
-            "collectionName": ROWS.name,
-            "filter": f"id in [{','.join(IDS)}]",
-            "outputFields": ["*"],
-            "partitionNames": [partition or "_default"],
-            "consistencyLevel": "Strong",
-        }
-        told = await self.ask(slot, "entities/query", body)
-        if told.code != 0:
-            if not told.unsure:
-                self.world.wrong(slot, "query", told)
-            return
-        there = {str(row["id"]): shown_of(row) for row in told.data}
-        rows = tuple((name, there.get(name)) for name in sorted({*IDS, *there}))
+        body |= {"collectionName": ROWS.name, "partitionNames": [partition or "_default"]}
+        told = await self.ask(slot, command, body | {"consistencyLevel": "Strong"})
+        if told.code != 0 and not told.unsure:
+            self.world.wrong(slot, command, told)
+        return told.data if told.code == 0 else None, started
+
+    def _note(self, slot: Slot, partition: str, started: float, **seen: Any) -> None:
         self.world.history.door.reads.append(
             DoorRead(
-                index=ROWS.name, front_end=slot.name, namespace=partition, started=started, ended=now(),
-                rows=rows, last=last,
+                index=ROWS.name, front_end=slot.name, namespace=partition, started=started, ended=now(), **seen
             )
         )  # fmt: skip
 
@@ -245,6 +303,9 @@ class MilvusLoad:
         for slot in self.world.processes.of("api"):
             for partition in PARTITIONS:
                 await self.query(slot, partition, last=True)
+                for words in WORDS:
+                    await self.query(slot, partition, words, last=True)
+                    await self.search(slot, partition, f"{words} {WORDS[0]}", last=True)
         await self.look_for(None)
 
 
@@ -252,7 +313,7 @@ def as_sent(mutation: PlainMutation, *, as_insert: bool) -> tuple[str, Any]:
     """The command and the body that say this."""
     partition = (mutation.rows[0].namespace if mutation.rows else mutation.namespace) or ""
     body: dict[str, Any] = {"collectionName": ROWS.name}
-    if partition or mutation.operation is Operation.DELETE_MATCHING:
+    if partition or mutation.inside or mutation.operation is Operation.DELETE_MATCHING:
         body["partitionName"] = partition or "_default"
     match mutation.operation:
         case Operation.UPSERT:
@@ -270,8 +331,15 @@ def as_sent(mutation: PlainMutation, *, as_insert: bool) -> tuple[str, Any]:
         case Operation.DELETE_MATCHING:
             if mutation.namespace is None:
                 del body["partitionName"]
-            return "entities/delete", body | {"filter": f"{FILTERED} == {mutation.equal:g}"}
+            return "entities/delete", body | {"filter": _filter(mutation)}
     raise ValueError(mutation.operation)
+
+
+def _filter(mutation: PlainMutation) -> str:
+    if mutation.equal is not None:
+        return f"{FILTERED} == {mutation.equal:g}"
+    how, words = ("text_match", mutation.words) if mutation.words else ("phrase_match", mutation.phrase)
+    return f'{how}({TEXTED}, "{" ".join(words)}")'
 
 
 def _item(row: PlainRow) -> dict[str, Any]:
@@ -282,8 +350,13 @@ def _item(row: PlainRow) -> dict[str, Any]:
 
 
 def shown_of(row: dict[str, Any]) -> dict[str, Any]:
-    """A row that a query showed, as ``door_check.py`` has it."""
+    """A row that a query showed, as ``door_check.py`` has it. Its sparse vector is not shown, and must be what its text says."""
     metadata = {
         name: value for name, value in row.items() if name not in ("id", "vector") and value is not None
     }
-    return {"vector": row["vector"], "metadata": metadata}
+    sparse = counted(row[TEXTED])
+    return {
+        "vector": row["vector"],
+        "sparseVector": {"indices": [index for index, _ in sparse], "values": [count for _, count in sparse]},
+        "metadata": metadata,
+    }

@@ -69,12 +69,13 @@ def _door(report: Report) -> str:
 def _milvus(report: Report) -> str:
     milvus, door = report.history.milvus, report.history.door
     rows = sum(one.index == ROWS.name and one.receipt is not None for one in door.writes)
-    reads = sum(one.index == ROWS.name for one in door.reads)
+    reads = [one for one in door.reads if one.index == ROWS.name]
+    by_words = sum(bool(one.words) for one in reads)
     again = sum(len(one.answers) > 1 for one in milvus.inserts)
     changes = Counter(one.command for one in milvus.kept)
     said = ", ".join(f"{n} {command}" for command, n in changes.most_common())
     return (
-        f"{rows} acknowledged, {reads} reads; {sum(map(bool, (one.answers for one in milvus.inserts)))} inserts with a key, "
+        f"{rows} acknowledged, {len(reads)} reads, {by_words} of them by words; {sum(map(bool, (one.answers for one in milvus.inserts)))} inserts with a key, "
         f"{again} answered twice, {len(milvus.reads)} reads; {said}"
     )
 

@@ -30,13 +30,17 @@ from upwell.log.receipt import parse
 from upwell.webhook.messages import GAP
 
 VISIBLE_S = 90.0
+#: How long it may take to finish once all is quiet. Who hangs then is told by the traceback.
+QUIET_S = 180.0
 #: What Python says on behalf of a process that was killed, or a child whose parent was. And arq: of a job that was wiped from under it, and
 #: of one that it runs twice because Redis has forgotten that it runs (both do no harm, see workers/worker.py), and of one that was over while
-#: there was no Redis to be told so.
+#: there was no Redis to be told so. And redis-py: of a pipeline that was watching a key when Redis did not answer in time; it closes the
+#: connection then.
 EXPECTED_TEXT = re.compile(
     r".*resource_tracker.*\n(  warnings\.warn.*\n)?"
     r"|Traceback \(most recent call last\):\n( .*\n)* .*spawn_main\n( .*\n)*EOFError: Ran out of input\n"
     r"|arq\.worker: job \S+ expired\n"
+    r"|asyncio: Unclosed Pipeline client\n *client: <redis\.asyncio\.client\.Pipeline\(.*\n"
     r"|asyncio: Task exception was never retrieved\n.*coro=<Worker\.finish_job\(\) .* exception=ConnectionError\(.*\n( .*\n|\n)*(redis\.exceptions\.ConnectionError: .*\n?)?"
     r"|arq\.worker: .* failed, KeyError: .*\n *Traceback .*\n( .*\n)* *del self\.job_tasks\[job_id\]\n( .*\n)* *KeyError: .*\n"
 )
@@ -143,13 +147,14 @@ async def _run(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Report:
             for slot in world.processes.slots:
                 world.processes.signal(slot, signal.SIGCONT)
             tell("quiet: finishing what was begun")
-            await asyncio.gather(*tasks)
-            await load.finish()
-            await _settle(world, load, plan.specs)
-            await door.finish()
-            await milvus.finish()
-            receiver.answer = lambda _: 204
-            await _told(world, plan.specs, receiver.received)
+            async with asyncio.timeout(QUIET_S):
+                await asyncio.gather(*tasks)
+                await load.finish()
+                await _settle(world, load, plan.specs)
+                await door.finish()
+                await milvus.finish()
+                receiver.answer = lambda _: 204
+                await _told(world, plan.specs, receiver.received)
             stubborn = await world.processes.stop()
             _note_told(world, receiver.received)
         world.witness.stop()
@@ -205,9 +210,10 @@ def _forgetful(world: World) -> Callable[[Received], int]:
 
 async def _settle(world: World, load: Load, specs: tuple[Spec, ...]) -> None:
     """The last mutation of each index, visible on every front end; then everything is read there once more."""
-    while any(  # noqa: ASYNC110
+    while any(
         slot.pid is None or (slot.kind == "api" and slot.url is None) for slot in world.processes.slots
     ):
+        assert not world.processes.failures, f"this run proves nothing: {world.processes.failures}"
         await asyncio.sleep(0.01)
     for spec in specs:
         write = await load.mutate(spec, 0, "upsert", f"the last of {spec.name}")

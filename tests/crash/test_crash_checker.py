@@ -340,6 +340,8 @@ EOFError: Ran out of input
 resource_tracker.py:254: UserWarning: resource_tracker: There appear to be 5 leaked semaphore objects
   warnings.warn('resource_tracker: There appear to be %d '
 arq.worker: job drain:1:2 expired
+asyncio: Unclosed Pipeline client
+    client: <redis.asyncio.client.Pipeline(<redis.asyncio.connection.ConnectionPool(<upwell.doorbell.connection._Local(db=0)>)>)>
 arq.worker:   0.11s ! drain:1:2:drain failed, KeyError: 'drain:1:2'
     Traceback (most recent call last):
       File "worker.py", line 608, in run_job

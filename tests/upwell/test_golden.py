@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +29,13 @@ from tests.making import (
     prepared,
     upsert,
 )
-from tests.plain_index import PlainIndex, PlainMutation, PlainRow
+from tests.plain_full_text import bm25_scores, counted
+from tests.plain_index import PlainHeld, PlainIndex, PlainMutation, PlainRow
 from tests.upwell.test_resolve_model import compare
 from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
 from upwell.changeset import Changeset, KeyScope, Operation, about_property
-from upwell.engine import Engine
+from upwell.engine import Engine, Index
 from upwell.errors import Gone
 from upwell.kinds import IndexKind
 from upwell.log import writer as writer_module
@@ -42,7 +45,8 @@ from upwell.manifest.failures import FAILURES_INLINE_MAX
 from upwell.outcome import State
 from upwell.properties import MetadataIndex, PropertyType
 from upwell.query.search import search
-from upwell.schema import Consistency, FieldType, IdType, RowSchema, ScalarField
+from upwell.query.sparse import Bm25, search_sparse
+from upwell.schema import Consistency, FieldType, FullText, IdType, RowSchema, ScalarField
 from upwell.shard import ann, merge
 from upwell.shard.filter import Covered, OneOf
 from upwell.shard.metric import Metric
@@ -77,6 +81,7 @@ def write_golden(folder: Path) -> None:
     write_failed(engine)
     write_spaces(engine)
     write_noted(engine)
+    write_worded(engine)
     engine.catalog.delete("default", "golden")
     make_index(engine, "golden")
     engine.catalog.create("default", make_new("gone"))
@@ -235,6 +240,76 @@ def write_noted(engine: Engine) -> None:
     engine.databases.set_alias("default", "known", "noted", new=True)
 
 
+#: What rows of the index "worded" have, of whose texts its sparse vectors are made.
+WORDED = RowSchema(
+    ids=IdType.INT64,
+    fields=(
+        ScalarField(name="text", type=FieldType.VARCHAR, bytes_max=99, analyzer={}, matches=True),
+        ScalarField(name="name", type=FieldType.VARCHAR, bytes_max=9, analyzer={"type": "english"}),
+    ),
+    full_text=FullText(name="bm25", description="é", field="text"),
+)
+
+
+def texts(namespace: str | None, **given: str) -> tuple[PlainRow, ...]:
+    """Rows with these texts."""
+    return tuple(
+        PlainRow(id.strip("_"), namespace, None, counted(text), metadata={"text": text})
+        for id, text in given.items()
+    )
+
+
+#: What it is told: applied, and waiting in its log. A partial upsert that names a partition means only rows that are there.
+WORDED_APPLIED = (
+    PlainMutation(
+        Operation.UPSERT, texts(None, _1="log log queue", _2="the É of a queue", _3="", _4="a door")
+    ),
+    PlainMutation(Operation.UPSERT, texts("p", _5="log", _6="shard log", _7="a log of a shard")),
+)
+IN_P: dict[str, Any] = {"patch": True, "shallow": True, "inside": True}
+WORDED_WAITING = (
+    PlainMutation(Operation.UPDATE, texts("p", _1="not there", _5="log queue log"), **IN_P),
+    PlainMutation(Operation.UPDATE, (PlainRow("4", "p", metadata={"new": 1}),), **IN_P),
+    PlainMutation(Operation.UPDATE, texts("p", _2="moved to p", _6="a shard log é"), **IN_P, adds=True),
+    PlainMutation(Operation.DELETE_MATCHING, namespace="p", phrase=("shard", "log")),
+    PlainMutation(Operation.DELETE_MATCHING, words=("door", "unheard")),
+    PlainMutation(Operation.DELETE_MATCHING, words=("shard",), phrase=("log", "of")),
+)
+
+
+def write_worded(engine: Engine) -> None:
+    """Format 6: a schema whose function makes sparse vectors, rows of them, and filters of words and updates of one namespace waiting."""
+    index = make_index(engine, "worded", kind=IndexKind.SPARSE, row_schema=WORDED)
+    Client(index).append(*(one.changeset() for one in WORDED_APPLIED))
+    drain(engine, index)
+    Client(index).append(*(one.changeset() for one in WORDED_WAITING))
+
+
+def check_worded(engine: Engine) -> None:
+    """As it was written; and BM25 says the same of it as of its texts."""
+    index, plain = engine.find("default", "worded"), PlainIndex(KeyScope.INDEX)
+    assert index.record.row_schema == WORDED
+    for position, mutations in enumerate((WORDED_APPLIED, WORDED_WAITING), 1):
+        for place, one in enumerate(mutations):
+            assert not isinstance(plain.apply(one, (position, place)), str)
+        compare(index.newest.get(), plain)
+        for query in ("log", "queue é"):
+            check_scores(index, query, plain.rows.values())
+        drain(engine, index)
+    assert {(row.namespace, row.id) for row in plain.rows.values()} == {
+        ("", "1"), ("", "3"), ("p", "2"), ("p", "5"),
+    }  # fmt: skip
+
+
+def check_scores(index: Index, query: str, rows: Iterable[PlainHeld]) -> None:
+    """BM25 says of all rows what it says of their texts."""
+    indices, counts = zip(*counted(query), strict=True)
+    asked = np.array(indices, np.int32), np.array(counts, np.float32)
+    found = search_sparse(index.newest.get(), asked, 9, bm25=Bm25())
+    expected = bm25_scores(query, {row.id: row.metadata["text"] for row in rows})
+    assert {one.found.id: one.closeness for one in found} == pytest.approx(expected)
+
+
 def check_noted(engine: Engine) -> None:
     """As it was written."""
     index = engine.find("default", "noted")
@@ -266,9 +341,12 @@ OLDER = {"format-1", "format-2", "format-3"}
 @pytest.mark.parametrize(
     "name", sorted({path.name for path in GOLDEN.iterdir()} - OLDER - {"format-4", "format-5"})
 )
-def test_names_notes_and_databases_of_an_earlier_format_are_what_they_were(tmp_path: Path, name: str) -> None:
+def test_names_notes_databases_and_texts_of_an_earlier_format_are_what_they_were(
+    tmp_path: Path, name: str
+) -> None:
     shutil.copytree(GOLDEN / name, tmp_path / name)
-    check_noted(make_engine(tmp_path / name))
+    check_noted(engine := make_engine(tmp_path / name))
+    check_worded(engine)
 
 
 @pytest.mark.parametrize("name", sorted({path.name for path in GOLDEN.iterdir()} - OLDER - {"format-4"}))
@@ -295,6 +373,8 @@ def test_the_golden_store_of_today_is_what_its_tests_expect(tmp_path: Path) -> N
     check_spaces(engine)
     write_noted(engine)
     check_noted(engine)
+    write_worded(engine)
+    check_worded(engine)
 
 
 @pytest.mark.parametrize("name", sorted({path.name for path in GOLDEN.iterdir()} - OLDER))
