@@ -17,7 +17,7 @@ LOCKS := requirements.lock requirements-dev.lock tests/bench/requirements.lock t
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help serve demo test test-all crash soak check format audit bench-ack bench-peers bench-filters bench-growth bench-small bench-limit \
-	bench-doors bench-texts bench-workers bench-memory bench-report lock install install-dev clean
+	bench-doors bench-texts bench-full-text bench-workers bench-memory bench-report lock install install-dev clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -80,6 +80,9 @@ bench-doors: $(VENV)/.dev ## measure the three doors with the same vectors
 
 bench-texts: $(VENV)/.dev ## measure texts that workers turn into vectors
 	@exec $(BIN)/python -m tests.bench.texts $(ARGS)
+
+bench-full-text: $(VENV)/.dev ## measure full-text search beside other stores with BM25
+	@exec $(BIN)/python -m tests.bench.full_text $(ARGS)
 
 bench-workers: $(VENV)/.dev ## measure what a second worker brings
 	@exec $(BIN)/python -m tests.bench.workers $(ARGS)

@@ -74,6 +74,11 @@ def filtered(case: str) -> Callable[[Row], str]:
     return text
 
 
+def worded(case: str, key: str) -> Callable[[Row], str]:
+    """A figure of full-text queries of one kind."""
+    return lambda row: str(row["cases"][case][key])
+
+
 def slowest_first(row: Row) -> str:
     """The slowest first query of those with filters."""
     return f"{max(one['first_ms'] for case, one in row['cases'].items() if case != 'no filter'):.1f}"
@@ -126,6 +131,25 @@ COLUMNS: dict[str, list[Column]] = {
         ("load s", number("load_s", 1)),
         *((f"{case}: p50 ms (recall)", filtered(case)) for case in CASES),
         ("slowest first query, ms", slowest_first),
+    ],
+    "full_text": [
+        ("system", plain("name")),
+        ("version", plain("version")),
+        ("acknowledged/s", number("acknowledged_per_s")),
+        ("visible/s", number("visible_per_s")),
+        *(
+            (f"{case}: {title}", worded(case, key))
+            for case in ("as in texts", "telling")
+            for title, key in (
+                ("p50 ms", "p50_ms"),
+                ("p95 ms", "p95_ms"),
+                ("by clients, /s", "per_s"),
+                ("agreeing", "agreeing"),
+            )
+        ),
+        ("RSS MiB", number("rss_mib")),
+        ("disk MiB", number("disk_mib")),
+        ("settings", plain("settings")),
     ],
     "limit": [
         ("dimensions", number("dimensions")),

@@ -42,6 +42,7 @@ class UpwellService:
         self._process: subprocess.Popen[str] | None = None
         self._address = ""
         self._kept: http.client.HTTPConnection | None = None
+        self.acknowledged_s = 0.0
         self._visible_s = self._encoded_s = self._merged_s = 0.0
 
     def prepare(self) -> None:
@@ -60,8 +61,11 @@ class UpwellService:
         self._bodies = [self._encode(rows) for rows in batches(self._task.rows, self._body_lines())]
         self._encoded_s = time.perf_counter() - began
         self._kept = self._connect()
+        self._create()
+
+    def _create(self) -> None:
         config = {"dimensions": self._task.dimensions, "metric": "cosine"}
-        self._call(self._kept, "POST", "", orjson.dumps({"name": NAME, "config": config}))
+        self._call(self._kept_connection(), "POST", "", orjson.dumps({"name": NAME, "config": config}))
 
     def _body_lines(self) -> int:
         """5,000, or as many as a body's 100 MB hold."""
@@ -93,12 +97,11 @@ class UpwellService:
 
         def upload(_: int) -> list[str]:
             with contextlib.closing(self._connect()) as connection:
-                return [
-                    self._call(connection, "POST", f"/{NAME}/upsert", body)["mutationId"] for body in waiting
-                ]
+                return [self._send(connection, body) for body in waiting]
 
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             mutations = sorted(one for some in pool.map(upload, range(CONNECTIONS)) for one in some)
+        self.acknowledged_s = time.perf_counter() - began
         assert self._kept is not None
         for mutation in reversed(mutations):
             path = f"/{NAME}/mutations/{mutation}?wait=60"
@@ -106,6 +109,10 @@ class UpwellService:
                 pass
         self._visible_s = time.perf_counter() - began
         self._wait_for("unindexed")
+
+    def _send(self, connection: http.client.HTTPConnection, body: bytes) -> str:
+        """Upload a body; returns the mutationId."""
+        return str(self._call(connection, "POST", f"/{NAME}/upsert", body)["mutationId"])
 
     def _wait_for(self, what: str) -> None:
         """Wait until ``info`` tells 0 of something about segments."""
@@ -170,6 +177,7 @@ class UpwellService:
                     "rss_anon_mib": round(memory.rss_anon_mib, 1),
                 }
         return {
+            "acknowledged_s": round(self.acknowledged_s, 3),
             "visible_s": round(self._visible_s, 3),
             "merged_after_s": round(self._merged_s, 3),
             "client_encoding_s": round(self._encoded_s, 3),
@@ -182,6 +190,8 @@ class UpwellService:
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(30)
+            if self._process.stdout is not None:
+                self._process.stdout.close()
 
 
 def make(task: Task) -> UpwellService:
