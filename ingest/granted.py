@@ -50,7 +50,9 @@ class Granted:
 
     def patience(self) -> Patience:
         """How long a question may take that is asked now."""
-        return Patience(self.ops.engine.clock, self.bounded(self.settings.filter_s_max))
+        most_s = self.settings.filter_s_max
+        # A client that will wait for no time at all will wait for its answer all the same.
+        return Patience(self.ops.engine.clock, self.bounded(most_s) or most_s)
 
     async def body(self, bytes_max: int) -> bytes:
         """The body as it was sent, of no more bytes than that, or than any may have. Raises TooLarge, TooSlow or Invalid."""

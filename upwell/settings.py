@@ -256,6 +256,11 @@ class Settings(BaseSettings):
     milvus_search_s_max: float = Field(
         60.0, gt=0, description="how long the searches of one request may take there; beyond, it is refused"
     )
+    milvus_analysis_s_max: float = Field(
+        300.0,
+        gt=0,
+        description="how long the texts of one insert or upsert request may take to be told apart into words there; beyond, it is refused",
+    )
     milvus_filter_bytes_max: int = Field(65_536, ge=1, description="bytes of a filter's text there")
     milvus_json_as_text: bool = Field(
         False,

@@ -213,8 +213,9 @@ class Drainer:
     ) -> Applied | None:
         """What comes of ``work``. If nothing does, this process ends itself: its thread, and what that has locked, cannot be had back.
 
-        A batch that takes so long could not be committed any more, unless it is its texts that take long, of which more and more have
-        their vectors; the next worker counts it among the tries.
+        A batch that takes so long could not be committed any more, unless it is texts that take long, of which more and more have their
+        vectors, or were told apart into words for a filter: what was found out of them is kept, so it is sooner done the next time. The next
+        worker counts it among the tries.
         """
         try:
             while True:

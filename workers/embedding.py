@@ -75,7 +75,7 @@ class Claims:
         self._called(self._ask)
 
     def went_on(self) -> None:
-        """Some vectors more are made."""
+        """Some vectors more are made, or some texts more are asked for words."""
         self.signs += 1
 
     def _called(self, what: Callable[..., Coroutine[Any, Any, T]], *arguments: str) -> T | None:

@@ -158,7 +158,7 @@ class _Signs(NoClaims):
         self._signs = signs
 
     def went_on(self) -> None:
-        """Some vectors more are made."""
+        """Some vectors more are made, or some texts more are asked for words."""
         self._signs.value += 1
 
 

@@ -180,6 +180,8 @@ async def test_what_is_not_offered_says_why(house: MilvusHouse) -> None:
         ("segments/describe", "segments"),
         ("quotacenter/describe", "quotas"),
         ("collections/add_function", "functions are declared with a collection"),
+        ("collections/add_function_field", "functions are declared with a collection"),
+        ("collections/fields/drop", "a field stays once it is declared"),
     ):
         code, text = await house.error(command, {})
         assert code == 1100 and words in text, command

@@ -46,7 +46,7 @@ async def test_a_quick_collection_is_what_its_few_words_imply(house: MilvusHouse
     fields = [
         {
             "name": "id", "type": "Int64", "primaryKey": True, "autoId": False, "partitionKey": False,
-            "clusteringKey": False, "nullable": False, "description": "", "id": 100, "params": [],
+            "clusteringKey": False, "nullable": False, "description": "", "id": 100,
         },
         {
             "name": "vector", "type": "FloatVector", "primaryKey": False, "autoId": False, "partitionKey": False,

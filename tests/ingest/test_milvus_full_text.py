@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -17,10 +18,11 @@ from tests.milvus_house import MilvusHouse, Row, milvus_house
 from tests.milvus_read_rows import metadata_of, read_rows
 from tests.milvus_rows import ids, made
 from tests.plain_full_text import bm25_scores, ranked
+from upwell.clock import SystemClock
 from upwell.errors import UpwellError
 from upwell.kinds import IndexKind
 from upwell.schema import FieldType, FullText, IdType, RowSchema, ScalarField
-from upwell.text.analyzer import analyzer_of
+from upwell.text.analyzer import Analyzer, analyzer_of
 from upwell.text.counts import dimension_of, term_counts
 
 TEXT = ScalarField(name="text", type=FieldType.VARCHAR, bytes_max=65_535, analyzer={})
@@ -35,7 +37,7 @@ FOX: list[Row] = [
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[MilvusHouse]:
-    async with milvus_house(tmp_path) as house:
+    async with milvus_house(tmp_path, milvus_analysis_s_max=60) as house:
         yield house
 
 
@@ -137,6 +139,32 @@ async def test_a_partial_update_changes_the_vector_with_the_text_alone(house: Mi
     assert code == 1100 and "fieldSchema(text) has no corresponding fieldData" in says
     code, says = await house.error("entities/upsert", {**partial, "data": [{"id": 1, "text": None}]})
     assert code == 1804 and "row 0 does not has field text" in says
+
+
+@pytest.mark.parametrize("command", ["search", "hybrid_search", "insert"])
+async def test_what_texts_cost_is_bounded(
+    house: MilvusHouse, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """Goal: texts whose analysis takes long end a request, and not each other's turn. Method: time passes with texts alone."""
+    await filled(house)
+    await house.settle()
+    analyzed, real = list[str](), Analyzer.terms
+
+    def slow(analyzer: Analyzer, text: str) -> list[str]:
+        analyzed.append(text)
+        return real(analyzer, text)
+
+    began = time.monotonic()
+    monkeypatch.setattr(SystemClock, "monotonic", lambda _: began + 40 * len(analyzed))
+    monkeypatch.setattr(Analyzer, "terms", slow)
+    texts = ["the fox", "a dog", "a cat", "none", "too many"]
+    bodies: dict[str, dict[str, Any]] = {
+        "search": {"data": texts},
+        "hybrid_search": {"search": [{"data": [text]} for text in texts], "limit": 1},
+        "insert": {"data": [{"id": 10 + n, "text": text} for n, text in enumerate(texts)]},
+    }
+    code, says = await house.error(f"entities/{command}", {"collectionName": "c", **bodies[command]})
+    assert code == 1100 and "more than 60 s" in says and analyzed == texts[:2]
 
 
 def error_of(rows: Any, **how: Any) -> tuple[int, str]:

@@ -160,7 +160,11 @@ async def test_a_collection_of_texts_is_described_as_it_was_declared(house: Milv
     ]
     [index] = await house.data("indexes/describe", {**ABOUT, "indexName": "words"})
     assert (index["indexType"], index["metricType"]) == ("SPARSE_INVERTED_INDEX", "BM25")
-    assert index["params"] == [{"key": "bm25_k1", "value": "1.5"}]
+    assert {one["key"]: one["value"] for one in index["indexParams"]} == {
+        "index_type": "SPARSE_INVERTED_INDEX", "metric_type": "BM25", "params": '{"bm25_k1":1.5}',
+    }  # fmt: skip
+    # A field without parameters has none at all, which tools tell from an empty list.
+    assert "params" not in fields["s"] and "params" not in fields["id"]
 
 
 async def test_the_same_declared_otherwise_is_the_same_and_another_is_not(house: MilvusHouse) -> None:
@@ -325,6 +329,9 @@ async def test_the_function_outlives_whatever_is_done_to_the_collection(house: M
 
 async def test_functions_stay_as_they_were_declared(house: MilvusHouse) -> None:
     await house.data("collections/create", texts())
-    for command in ("add_function", "alter_function", "drop_function"):
+    for command in (
+        *("add_function", "alter_function", "drop_function"),
+        *("add_function_field", "drop_function_field"),
+    ):
         code, says = await house.error(f"collections/{command}", {**ABOUT, "functionName": "f"})
         assert code == 1100 and "functions are declared with a collection" in says, command

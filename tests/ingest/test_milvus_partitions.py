@@ -76,7 +76,9 @@ async def test_an_index_on_what_is_dropped_meanwhile(
 async def test_indexes_are_made_shown_and_dropped(house: MilvusHouse) -> None:
     await bare(house)
     assert await house.data("indexes/list", ABOUT) == []
-    asked = index("v", indexName="v_idx", metricType="IP", params={"index_type": "IVF_FLAT", "nlist": 128})
+    asked = index(
+        "v", indexName="v_idx", metricType="IP", params={"index_type": "IVF_FLAT", "nlist": 128, "x": "[1"}
+    )
     await house.data("indexes/create", asked)
     await house.data("indexes/create", asked)
     code, text = await house.error("collections/load", ABOUT)
@@ -87,12 +89,16 @@ async def test_indexes_are_made_shown_and_dropped(house: MilvusHouse) -> None:
     assert await house.data("indexes/describe", {**ABOUT, "indexName": "v_idx"}) == [
         {
             "indexName": "v_idx", "fieldName": "v", "indexType": "IVF_FLAT", "metricType": "IP",
-            "params": [{"key": "nlist", "value": "128"}], "totalRows": 0, "indexedRows": 0, "pendingRows": 0,
-            "indexState": "Finished", "failReason": "",
+            "totalRows": 0, "indexedRows": 0, "pendingRows": 0, "indexState": "Finished", "failReason": "",
+            "indexParams": [
+                {"key": "index_type", "value": "IVF_FLAT"}, {"key": "metric_type", "value": "IP"},
+                {"key": "params", "value": '{"nlist":128,"x":"[1"}'},
+            ],
         }
     ]  # fmt: skip
     [words] = await house.data("indexes/describe", {**ABOUT, "indexName": "w"})
     assert (words["indexType"], words["metricType"]) == ("STL_SORT", "")
+    assert words["indexParams"] == [{"key": "index_type", "value": "STL_SORT"}]
     await house.data("collections/load", ABOUT)
     code, text = await house.error("indexes/drop", {**ABOUT, "indexName": "v_idx"})
     assert code == 1100 and text.startswith("vector index cannot be dropped on loaded collection")
@@ -201,10 +207,10 @@ async def test_parameters_of_an_index_change(house: MilvusHouse) -> None:
     about = {**ABOUT, "indexName": "vector"}
     await house.data("indexes/alter_properties", {**about, "properties": {"mmap.enabled": True}})
     [shown] = await house.data("indexes/describe", about)
-    assert shown["params"] == [{"key": "mmap.enabled", "value": "true"}]
+    assert shown["indexParams"][2:] == [{"key": "mmap.enabled", "value": "true"}]
     await house.make("c")
     await house.data("indexes/drop_properties", {**about, "propertyKeys": ["mmap.enabled"]})
-    assert (await house.data("indexes/describe", about))[0]["params"] == []
+    assert (await house.data("indexes/describe", about))[0]["indexParams"][2:] == []
     assert (await house.error("indexes/alter_properties", {**ABOUT, "indexName": "no"}))[0] == 700
 
 
@@ -225,7 +231,7 @@ async def test_parameters_of_an_index_that_do_not_change(
     code, text = await house.error(f"indexes/{command}", {**about, **body})
     assert code == 1100 and text.startswith(says)
     [shown] = await house.data("indexes/describe", about)
-    assert shown["params"] == [{"key": "mmap.enabled", "value": "true"}]
+    assert shown["indexParams"][2:] == [{"key": "mmap.enabled", "value": "true"}]
 
 
 async def test_partitions_come_have_rows_and_go(house: MilvusHouse) -> None:

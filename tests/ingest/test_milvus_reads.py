@@ -287,6 +287,9 @@ async def test_a_read_that_may_not_wait_long_says_so(house: MilvusHouse) -> None
     assert code == 1
     house.drains.set()
     assert ids(await house.data(QUERY[V2], OF_C, query={"after": mutation})) == [1]
+    # What is there already is answered.
+    there = OF_C | {"filter": "id > 0", "consistencyLevel": "Bounded"}
+    assert ids(await house.data(QUERY[V2], there, headers=headers)) == [1]
     code, says = await house.error(QUERY[V2], OF_C, query={"after": "nonsense"})
     assert code == 1100
 

@@ -265,6 +265,23 @@ def test_what_other_doors_wrote_is_fetched_listed_exported_and_deleted_here(
     assert index.get("/info").result["idsUniqueIn"] == "namespace"
 
 
+def test_a_sparse_index_has_nothing_that_is_compared_one_by_one(service: Service, engine: Engine) -> None:
+    api, name = service.apis[0], "nothing-unindexed"
+    assert create(service, name=name, kind="sparse").status == 200
+    inside = engine.find("default", name)
+    rows = Changeset(
+        operation=Operation.UPSERT,
+        ids=pa.array(["a", "b"]),
+        sparse=Sparse.of([([7], [1.5]), ([3], [1])]),
+        received=2,
+        details=Details(scope=KeyScope.NAMESPACE),
+    )
+    Client(inside).append(rows)
+    drain(engine, inside)
+    info = api.index(name).get("/info").result
+    assert (info["vectorCount"], info["compaction"]["unindexed"]) == (2, 0)
+
+
 def test_a_changeset_shows_what_its_operation_is_told(service: Service, engine: Engine) -> None:
     api = service.apis[0]
     assert create(service, name="told", kind="hybrid", config=CONFIG).status == 200

@@ -166,3 +166,34 @@ def test_mistakes_are_told(door: Milvus) -> None:
     assert code == 1100 and "please provide varchar/text for BM25 Function based search" in says
     code, says = door.refusal("entities/query", named | {"filter": "id > 0", "outputFields": ["sparse"]})
     assert "not allowed to retrieve raw data of field sparse" in says
+
+
+@pytest.mark.slow
+def test_a_large_collection_of_texts_alone_is_merged_and_kills_nobody() -> None:
+    """Goal: many segments of one shard, of rows that have no dense vectors at all, become few, and scores stay what they are. Method: so
+    many rows that dense ones would get lists, in small writes, some of them twice."""
+    settings = {"UPWELL_COMPACTION_SETTLE_S": "0.2", "UPWELL_COMPACTION_FANOUT": "2", "UPWELL_SHARDS": "1"}
+    with running(apis=1, workers=1, **settings) as service:
+        api, (worker,) = service.apis[0], service.workers
+        door, chance, texts = Milvus(api, 2), Random(3), dict[int, str]()
+        name = make(door)
+
+        def write(ids: range) -> None:
+            new = {id: f"w{id % 997} " + " ".join(chance.choices(WORDS, k=3)) for id in ids}
+            texts.update(new)
+            rows = [{"id": id, "text": text} for id, text in new.items()]
+            door.write("entities/upsert", {"collectionName": name, "data": rows})
+
+        for first in range(0, 18_000, 600):
+            write(range(first, first + 600))
+        for first in range(0, 1_500, 50):
+            write(range(first, first + 50))
+        info: dict[str, Any] = {}
+        for _ in until(120):
+            assert worker.poll() is None, "compacting killed it"
+            info = api.index(name).get("/info").result
+            if info["compaction"]["segments"] <= 3 and info["compaction"]["pending"] == 0:
+                break
+        assert info["vectorCount"] == 18_000 == len(texts)
+        for query in ("w7 w8", "w996 w500 unheard"):
+            assert found(door, name, query) == pytest.approx(bm25_scores(query, texts), rel=1e-5)

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upwell.errors import Invalid
-from upwell.text import folding, letters
+from upwell.text import filters, folding, letters
 from upwell.text.analyzer import Analyzer, Token, analyzer_of, canonical
 from upwell.text.filters import PLAIN, STEMMERS, Decompounder
 from upwell.text.parameters import CHARACTERS_MAX, FILTERS_MAX
@@ -280,6 +281,16 @@ def test_one_analyzer_is_used_by_many_threads() -> None:
     with ThreadPoolExecutor(8) as threads:
         for _ in range(4):
             assert list(threads.map(analyzer.terms, texts)) == expected
+    both = Barrier(2)
+
+    def own() -> object:
+        both.wait(30)
+        return filters._stemmer("english")
+
+    # As long as a stemmer keeps Python's lock, one that is shared would do no harm that could be seen.
+    with ThreadPoolExecutor(2) as threads:
+        one, other = threads.map(lambda _: own(), range(2))
+    assert one is not other
 
 
 def test_long_texts_of_any_shape_are_analyzed() -> None:

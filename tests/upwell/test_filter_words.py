@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import threading
@@ -24,6 +25,7 @@ from upwell.errors import Corrupt
 from upwell.properties import ABSENT
 from upwell.shard import worded
 from upwell.shard.asked import depth, paths, phrases
+from upwell.shard.embedding import NoClaims
 from upwell.shard.filter import (
     Covered,
     Every,
@@ -112,6 +114,7 @@ def as_arrow(values: Sequence[Any]) -> pa.Array:
 @example(values=["a a"], asked=[HasPhrase("t", STANDARD, ((0, "a"), (1, "a"), (2, "a")), 1)])
 @example(values=["b a", "b a !"], asked=[HasPhrase("t", STANDARD, ((0, "a"), (1, "b")))])
 @example(values=["b a", "b a !"], asked=[HasPhrase("t", STANDARD, ((0, "a"), (1, "b")), 1)])
+@example(values=["b a", "b"], asked=[HasPhrase("t", STANDARD, ((0, "a"), (2, "b")), 3)])
 @example(values=["a", "b a"], asked=[HasWords("t", STANDARD, ("a", "a", "b"), 2)])
 def test_rows_are_found_as_a_plain_reader_finds_them(values: list[Any], asked: list[Filter]) -> None:
     columns = MetadataColumns(as_arrow(values), len(values))
@@ -190,6 +193,32 @@ def test_a_worker_deletes_by_words(tmp_path: Path) -> None:
     assert sorted(id for _, id in contents(index)) == ["2", "3"]
 
 
+def test_who_waits_for_a_worker_that_looks_for_words_is_told_that_it_goes_on(tmp_path: Path) -> None:
+    """Goal: a delete by words of many texts is not taken for a hang, in segments and in the batch itself."""
+
+    class Signs(NoClaims):
+        signs = 0
+
+        def went_on(self) -> None:
+            self.signs += 1
+
+    engine = make_engine(tmp_path)
+    index = make_index(engine, shards=1)
+    client, long = Client(index), "a b " * 10_000
+    rows = [upsert(*((f"{n}{m}", (1, 1), None, {"t": f"{long} {n} {m}"}) for m in range(9))) for n in "ab"]
+    for row in rows:
+        client.append(row)
+    selection = Selection(filter=filter_to_json(HasPhrase("t", STANDARD, ((0, "a"), (1, "c")))))
+    delete = without_rows(Operation.DELETE_MATCHING, Details(selection=selection))
+    client.append(delete)
+    in_batch, in_segment = Signs(), Signs()
+    engine.apply_batch(index.record.id, lambda: True, claims=in_batch)
+    client.append(delete)
+    engine.apply_batch(index.record.id, lambda: True, claims=in_segment)
+    assert in_batch.signs >= 18 and in_segment.signs >= 18
+    assert len(contents(index)) == 18
+
+
 class Slow(Analyzer):
     """Counts the texts that it is given, and waits for whoever holds its door."""
 
@@ -226,7 +255,6 @@ def test_many_who_ask_at_once_have_each_text_analyzed_once() -> None:
         masks = list(pool.map(lambda _: kept.having(MANY, ["x3"], 1, no_end), range(4)))
     assert [np.flatnonzero(mask).tolist() for mask in masks] == [list(range(3, 3_000, 7))] * 4
     assert sorted(analyzer.texts) == sorted(TEXTS_MANY)
-    assert kept.nbytes > 0
 
 
 def test_who_waits_for_another_can_give_up_and_so_can_the_other() -> None:
@@ -280,6 +308,50 @@ def test_what_was_found_before_the_end_is_found_once(monkeypatch: pytest.MonkeyP
     assert len(analyzer.texts) <= len(TEXTS_MANY) + tries * 100
 
 
+@pytest.mark.parametrize("phrase", [False, True])
+def test_little_patience_finds_all_in_the_end(phrase: bool) -> None:
+    """Goal: long texts and a slow analyzer never make a question that nobody has the patience for, however often it is asked."""
+    analyzer, turns = Slow(), list[int]()
+    texts = pa.array([f"all x{n % 7} {'long ' * 10_000}" for n in range(40)], pa.utf8())
+    kept = Worded(analyzer)
+
+    def go_on() -> None:
+        turns.append(len(analyzer.texts))
+        if len(turns) % 3 == 0:
+            raise TimeoutError
+
+    def ask() -> list[int]:
+        if phrase:
+            return np.flatnonzero(kept.saying(texts, ((0, "all"), (1, "x3")), 0, go_on)).tolist()
+        return np.flatnonzero(kept.having(texts, ["x3"], 1, go_on)).tolist()
+
+    found: list[int] = []
+    while not found and len(turns) < 200:
+        with contextlib.suppress(TimeoutError):
+            found = ask()
+    assert found == list(range(3, 40, 7))
+    assert len(analyzer.texts) == 40, "each once"
+    assert max(np.diff(turns)) == 1, "between any two there is a look"
+
+
+def test_a_phrase_of_common_words_is_looked_for_some_texts_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [" ".join("ab"[n >> place & 1] for place in range(5)) for n in range(32)] * 3
+    sizes: list[int] = []
+    real = worded._saying
+
+    def watched(postings: Any, some: Any, *arguments: Any, **how: Any) -> Any:
+        sizes.append(len(some))
+        return real(postings, some, *arguments, **how)
+
+    monkeypatch.setattr(worded, "_saying", watched)
+    for at_once in (7, 1 << 20):
+        sizes.clear()
+        monkeypatch.setattr(worded, "_PLACES_MAX", at_once)
+        found = Worded(analyzer_of({})).saying(pa.array(texts), ((0, "a"), (1, "b"), (2, "a")), 0, no_end)
+        assert found.tolist() == ["a b a" in text for text in texts]
+        assert (max(sizes) <= 2) == (at_once == 7)
+
+
 def test_many_words_are_found_as_few_are() -> None:
     kept = Worded(analyzer_of({}))
     terms = [f"w{n}" for n in range(0, 3_000, 5)] + ["nobody"]
@@ -310,6 +382,10 @@ def test_what_a_tree_asks_for() -> None:
         (HasWords("a", STANDARD, ("é", "b"), 2), '["words","a","{}",2,"é","b"]'),
         (HasWords("a", STANDARD, ()), '["words","a","{}",1]'),
         (HasPhrase("a", STANDARD, ((0, "é"), (2, "b")), 3), '["phrase","a","{}",3,[0,"é"],[2,"b"]]'),
+        (
+            Some((HasWords("a", STANDARD, ("b",)), Not(HasPhrase("c", STANDARD, ((0, "d"),))))),
+            '["by",["{}"],["or",["words","a",0,1,"b"],["not",["phrase","c",0,0,[0,"d"]]]]]',
+        ),
     ],
 )
 def test_the_form_in_the_log_never_changes(asked: Filter, text: str) -> None:
@@ -343,6 +419,14 @@ def test_the_form_in_the_log_never_changes(asked: Filter, text: str) -> None:
         ["phrase", "a", "{", 0, [0, "b"]],
         ["id", ["words", "", "{}", 1, "b"]],
         ["length", "a", ["words", "", "{}", 1, "b"]],
+        ["words", "a", 0, 1, "b"],
+        ["by", ["{}"], ["words", "a", 1, 1, "b"]],
+        ["by", ["{}"], ["words", "a", -1, 1, "b"]],
+        ["by", ["{}"], ["words", "a", False, 1, "b"]],
+        ["by", ["{}"], ["by", ["{}"], ["has", "a"]]],
+        ["by", "{}", ["has", "a"]],
+        ["by", [0], ["has", "a"]],
+        ["by", ["{"], ["has", "a"]],
     ],
     ids=lambda data: str(data)[:40],
 )

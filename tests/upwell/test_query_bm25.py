@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -42,6 +43,7 @@ def _small_pieces() -> Iterator[None]:
         # Small segments stay apart, and what is added up in pieces comes in several.
         patch.setattr(merge, "FOLDED_BYTES_MAX", 0)
         patch.setattr(postings, "ADDED_AT_ONCE", 7)
+        patch.setattr(searching, "ADDED_AT_ONCE", 5)
         yield
 
 
@@ -257,6 +259,29 @@ def test_scores_are_finite_whatever_other_doors_have_written(tmp_path: Path) -> 
                 story.view(), sparse_of([1], [largest]), 9, bm25=Bm25(k1=k1, b=b), among=np.isfinite
             )
             assert {match.found.id for match in found} == {"much", "little"}
+
+
+def test_a_search_for_all_terms_takes_memory_for_its_rows_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searching, "ADDED_AT_ONCE", 4_096)
+    terms = [f"t{n}" for n in range(300)]
+    story = texts(tmp_path, [" ".join(terms)] * 500)
+    view, query = story.view(), asked_for(" ".join(terms))
+
+    def ask() -> tuple[int, list[Match]]:
+        tracemalloc.start()
+        try:
+            found = search_sparse(view, query, 500, bm25=Bm25())
+            return tracemalloc.get_traced_memory()[1], found
+        finally:
+            tracemalloc.stop()
+
+    ask()  # The first time something is read for the first time.
+    peak, found = ask()
+    assert len(found) == 500 and len({one.closeness for one in found}) == 1
+    # 150,000 postings of 16 bytes would be more than two megabytes.
+    assert peak < 1_000_000
 
 
 def test_parameters_that_mean_nothing_are_refused() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.making import Client, delete, drain, make_engine, make_index, upsert
 from tests.plain_filters import written_integer
 from tests.querying import NAMESPACES, Story, answered, even_ids, is_even, search_hybrid, sparse_of
+from upwell.changeset import KeyScope
 from upwell.kinds import IndexKind
 from upwell.query import keyed
 from upwell.query.keyed import SPARE_ROWS, count_rows, keyed_rows
@@ -25,6 +26,7 @@ from upwell.query.scan import Scan
 from upwell.query.scope import AllBut, Names, RowFilter, asks_for
 from upwell.query.search import search
 from upwell.query.sparse import search_sparse
+from upwell.shard import segment, spaces
 from upwell.shard.deletions import Mask
 from upwell.shard.keys import Rows
 from upwell.shard.segment import Segment
@@ -244,3 +246,30 @@ def test_a_search_in_several_namespaces(tmp_path: Path) -> None:
         # Rarity is counted among the rows of all that are asked.
         one, other = (search_sparse(view, sparse, 15, which, idf=True) for which in asked)
         assert answered(one) == answered(other)
+
+
+def test_of_many_namespaces_a_segment_is_not_read_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(tmp_path)
+    index = make_index(engine, shards=1, key_scope=KeyScope.NAMESPACE)
+    names = [f"s{n:02d}" for n in range(50)]
+    given = [None, *names] * 2
+    Client(index).append(upsert(*((str(n), (n, 1), space) for n, space in enumerate(given))))
+    drain(engine, index)
+    view = index.newest.get()
+    reads: list[str] = []
+    real = spaces.in_space
+
+    def watched(namespaces: pa.Array | None, rows: int, identity: str) -> Mask:
+        reads.append(identity)
+        return real(namespaces, rows, identity)
+
+    monkeypatch.setattr(segment, "in_space", watched)
+    some = ("", *names[::2])
+    for asked in (some, AllBut(some), AllBut(("s01", "")), ("s01", "s02")):
+        reads.clear()
+        found = [one.namespace or "" for one in keyed_rows(view, namespaces=asked)]
+        wanted = sorted(one or "" for one in given if asks_for(asked, one or ""))
+        assert sorted(found) == wanted and count_rows(view, asked) == len(wanted)
+        assert len(reads) <= segment.NAMESPACES_KEPT

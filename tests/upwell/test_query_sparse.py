@@ -24,6 +24,8 @@ from upwell.query.sparse import search_sparse
 def _quick_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda fd: None)
+        # So that what is added up comes in several pieces, or in one.
+        patch.setattr(searching, "ADDED_AT_ONCE", 20)
         yield
 
 

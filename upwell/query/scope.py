@@ -9,7 +9,8 @@ import numpy as np
 
 from upwell.shard.deletions import Mask
 from upwell.shard.keys import Rows
-from upwell.shard.segment import Segment
+from upwell.shard.segment import NAMESPACES_KEPT, Segment
+from upwell.shard.spaces import in_any_space
 from upwell.shard.view import LiveSegment, View
 
 #: Which rows of a segment count: bool (rows,).
@@ -75,10 +76,15 @@ def selected(live: LiveSegment, identities: Identities, within: RowFilter | None
 
 
 def _in_spaces(segment: Segment, identities: list[str]) -> Mask:
-    """The rows of a segment that are in some of its namespaces: by way of the others, if those are fewer."""
+    """The rows of a segment that are in some of its namespaces, but not all: by way of the others, if those are fewer."""
     others = segment.spaces.keys() - set(identities)
     fewer = others if len(others) < len(identities) else identities
-    inside: Mask = np.logical_or.reduce([segment.in_namespace(one) for one in fewer])
+    if len(fewer) > NAMESPACES_KEPT:
+        assert segment.namespaces is not None
+        inside = in_any_space(segment.namespaces, fewer)
+    else:
+        # A segment remembers these.
+        inside = np.logical_or.reduce([segment.in_namespace(one) for one in fewer])
     return ~inside if fewer is others else inside
 
 

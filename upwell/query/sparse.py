@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -58,6 +59,8 @@ N = TypeVar("N", int, float)
 
 #: With this many rows for each posting it costs less to sort the postings than to have a sum for every row.
 ROWS_PER_POSTING = 16
+#: Postings whose products are remembered together before they are added up: with them a search takes some thirty megabytes, whatever it asks.
+ADDED_AT_ONCE = 1 << 20
 
 
 def search_sparse(
@@ -209,26 +212,7 @@ def _best_of(
     among: Callable[[Scores], Mask] | None,
 ) -> tuple[Scores, Rows]:
     """The scores and rows of the best of one segment, in no order."""
-    postings = [
-        (place, rows.astype(np.int64), values)
-        if kept is None
-        else (place, rows[kept].astype(np.int64), values[kept])
-        for place, rows, values, kept in asked.postings_of(live, _counted(live, identities, within))
-    ]
-    if not postings:
-        return np.empty(0), np.empty(0, np.int64)
-    rows = np.concatenate([those for _, those, _ in postings])
-    with np.errstate(over="ignore"):
-        products = np.concatenate([asked.products(live, *each) for each in postings])
-    if not np.isfinite(products).all():
-        products = np.clip(products, -LARGEST, LARGEST)
-    # Either way a row's products are added up in order of their dimensions, so equals are equal in whatever segments they lie.
-    if len(rows) * ROWS_PER_POSTING < live.segment.rows:
-        found, place = np.unique(rows, return_inverse=True)
-        scores = _sums(place, products, len(found))
-    else:
-        found = np.flatnonzero(np.bincount(rows, minlength=live.segment.rows))
-        scores = _sums(rows, products, live.segment.rows)[found]
+    found, scores = _added(live, identities, within, asked)
     if among is not None:
         counting = among(scores)
         found, scores = found[counting], scores[counting]
@@ -236,6 +220,60 @@ def _best_of(
     found, scores = found[near], scores[near]
     first = np.lexsort((live.segment.sequence[found], -scores))[:count]
     return scores[first], found[first]
+
+
+def _added(
+    live: LiveSegment, identities: Identities, within: RowFilter | None, asked: _Asked
+) -> tuple[Rows, Scores]:
+    """The rows of one segment that share a dimension, ascending, and their scores."""
+    pieces = _pieces(live, identities, within, asked)
+    first, second = next(pieces, None), next(pieces, None)
+    # Each way a row's products are added up in order of their dimensions, so equals are equal in whatever segments they lie.
+    count = live.segment.rows
+    if first is None:
+        return np.empty(0, np.int64), np.empty(0)
+    if second is None:
+        rows, products = first
+        if len(rows) * ROWS_PER_POSTING < count:
+            found, place = np.unique(rows, return_inverse=True)
+            return found, _sums(place, products, len(found))
+        found = np.flatnonzero(np.bincount(rows, minlength=count))
+        return found, _sums(rows, products, count)[found]
+    scores, there = np.zeros(count), np.zeros(count, dtype=bool)
+    for rows, products in chain((first, second), pieces):
+        np.add.at(scores, rows, products.astype(np.float64))
+        there[rows] = True
+    found = np.flatnonzero(there)
+    return found, scores[found]
+
+
+def _pieces(
+    live: LiveSegment, identities: Identities, within: RowFilter | None, asked: _Asked
+) -> Iterator[tuple[Rows, Scores | Values]]:
+    """Rows, and what they have of the query's dimensions in order, some at a time: of a long text all together may be as much as the segment
+    has, several times over."""
+    all_rows: list[Rows] = []
+    all_products: list[Scores | Values] = []
+    gathered = 0
+    for place, rows, values, kept in asked.postings_of(live, _counted(live, identities, within)):
+        its = rows.astype(np.int64) if kept is None else rows[kept].astype(np.int64)
+        with np.errstate(over="ignore"):
+            products = asked.products(live, place, its, values if kept is None else values[kept])
+        all_rows.append(its)
+        all_products.append(products)
+        gathered += len(its)
+        if gathered >= ADDED_AT_ONCE:
+            yield _finite(all_rows, all_products)
+            all_rows, all_products, gathered = [], [], 0
+    if all_rows:
+        yield _finite(all_rows, all_products)
+
+
+def _finite(rows: list[Rows], products: list[Scores | Values]) -> tuple[Rows, Scores | Values]:
+    together: Any = np.concatenate(products)
+    if not np.isfinite(together).all():
+        together = np.clip(together, -LARGEST, LARGEST)
+    return np.concatenate(rows), together
 
 
 def _at_least_the(count: int, scores: Scores) -> Rows:

@@ -97,11 +97,12 @@ class Applier:
         """Apply and commit the next batch; None if there is nothing to apply. ``applying`` is told the position that the
         batch goes through, before the work begins; ``sharing`` may find others to write parts of a large one. With ``broken``
         the batch is the next log entry, and the mutations that it names fail for the reasons it gives. ``claims`` say who makes which
-        texts' vectors; without them all are made here.
+        texts' vectors, and are told that the work goes on; without them all are made here.
 
         Raises Fenced when another worker committed first or ``still_ours`` said no before the commit, Unavailable when the
         store failed (with the outcome unknown: look again) or a model is away, Corrupt when the index itself cannot be read.
         """
+        claims = claims or NoClaims()
         with self._lock:
             # Before the look, and our own: the head's may be renewed by another thread for a version newer than our view.
             known_newest_at = self._clock.monotonic()
@@ -113,7 +114,7 @@ class Applier:
             if has_texts(batch):
                 shared = sharing is not None and sum(one.rows for one in batch) >= SHARED_ROWS_MIN
                 behind = self._reader.goes_on_after(batch[-1].position)
-                batch = self._embedding.completed(batch, claims or NoClaims(), keep=shared, behind=behind)
+                batch = self._embedding.completed(batch, claims, keep=shared, behind=behind)
                 known_newest_at, view = self._looked_again(view)
             applying(batch[-1].position)
             left_out = tuple((one.position, one.place) for one in batch if one.is_left_out)
@@ -122,10 +123,11 @@ class Applier:
             deletions = DeletionsWriter(self._record.folder)
             if sharing is not None and len(view.shards) > 1 and keys.rows >= SHARED_ROWS_MIN:
                 task = self._task(view, keys, left_out, properties)
-                parts = self._write_shared(view, keys, deletions, task, sharing)
+                parts = self._write_shared(view, keys, deletions, task, sharing, go_on=claims.went_on)
             else:
                 parts = [
-                    self._write(view, keys, shard, deletions, properties) for shard in range(len(view.shards))
+                    self._write(view, keys, shard, deletions, properties, go_on=claims.went_on)
+                    for shard in range(len(view.shards))
                 ]
             nbytes = deletions.write(self._store) + sum(part.nbytes for part in parts)
             batch = list(keys.batch)
@@ -158,7 +160,7 @@ class Applier:
             if sharing.claim(task.token, shard):
                 reached(Step.PART_CLAIMED)
                 deletions = DeletionsWriter(self._record.folder)
-                part = self._write(view, keys, shard, deletions, task.properties)
+                part = self._write(view, keys, shard, deletions, task.properties, go_on=lambda: None)
                 written = deletions.write(self._store)
                 self._parts.publish(
                     Part(part.segments, part.counts, part.nbytes + written), task.token, shard
@@ -186,9 +188,11 @@ class Applier:
         shard: int,
         deletions: DeletionsWriter,
         properties: tuple[str, ...],
+        *,
+        go_on: Callable[[], None],
     ) -> Part:
         reached(Step.APPLY_ROWS)
-        change = resolve(view, keys, shard)
+        change = resolve(view, keys, shard, go_on)
         return self._parts.write(view.shards[shard], change, deletions, keys.settled.scope, properties)
 
     def _task(
@@ -213,6 +217,8 @@ class Applier:
         deletions: DeletionsWriter,
         task: PartTask,
         sharing: Sharing,
+        *,
+        go_on: Callable[[], None],
     ) -> list[Part]:
         """All parts: those we claim, and those that others wrote; what does not come in time we write ourselves."""
         shards, properties = len(view.shards), task.properties
@@ -222,7 +228,7 @@ class Applier:
         for shard in range(shards):
             if sharing.claim(task.token, shard):
                 began = time.monotonic()
-                parts[shard] = self._write(view, keys, shard, deletions, properties)
+                parts[shard] = self._write(view, keys, shard, deletions, properties, go_on=go_on)
                 longest_s = max(longest_s, time.monotonic() - began)
         deadline = time.monotonic() + max(HELP_LEAST_S, HELP_FACTOR * longest_s)
         for shard in range(shards):
@@ -232,7 +238,7 @@ class Applier:
                     parts[shard] = part
                 elif time.monotonic() > deadline:
                     log.info("a helper did not finish in time", index=self._record.id, shard=shard)
-                    parts[shard] = self._write(view, keys, shard, deletions, properties)
+                    parts[shard] = self._write(view, keys, shard, deletions, properties, go_on=go_on)
                 else:
                     time.sleep(HELP_POLL_S)
         return [parts[shard] for shard in range(shards)]

@@ -46,7 +46,8 @@ class TextClaims(Protocol):
         ...
 
     def went_on(self) -> None:
-        """Some vectors more are made. Who makes many of them, with a slow model, does not hang."""
+        """Some vectors more are made, or some texts more are asked for the words of a filter. Who makes many of them, with a slow model, or
+        asks many, does not hang."""
         ...
 
 

@@ -12,7 +12,7 @@ How a tree is written in the log is told in ``filter_json.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -46,6 +46,7 @@ from upwell.shard.property import (
 )
 from upwell.shard.rows import written_by
 from upwell.shard.segment import Segment
+from upwell.shard.worded import GoOn
 
 #: How deep filters may lie within filters: a plain one is 1 deep. As JSON they stay well within what parsers take.
 FILTER_DEPTH_MAX: Final = 100
@@ -199,15 +200,18 @@ class Columns(Protocol):
         """The integers that they are written as."""
 
     @property
-    def go_on(self) -> Callable[[], None]:
+    def go_on(self) -> GoOn:
         """To be called now and then by what takes long; it may raise to end that."""
 
 
 class MetadataColumns:
     """The columns of rows that are in no segment: read from their metadata, each property once. Raises Corrupt if that is no JSON."""
 
-    def __init__(self, metadata: pa.Array | None, rows: int, ids: pa.Array | None = None) -> None:
+    def __init__(
+        self, metadata: pa.Array | None, rows: int, ids: pa.Array | None = None, go_on: GoOn = lambda: None
+    ) -> None:
         """``metadata``: JSON as Arrow binary with nulls, or None when no row has any. ``ids``: utf8, if they may be asked for."""
+        self.go_on = go_on
         self._metadata = metadata
         self._ids = ids
         self._rows = rows
@@ -240,11 +244,6 @@ class MetadataColumns:
         """The integers that they are written as."""
         return IntegerIds.of(self.ids)
 
-    @property
-    def go_on(self) -> Callable[[], None]:
-        """Nobody ends it: these rows are few."""
-        return lambda: None
-
 
 class Covered:
     """A filter with what is declared of the properties that it asks for, to be asked of segments one by one.
@@ -259,7 +258,7 @@ class Covered:
         declared: Sequence[DeclaredIndex],
         *,
         backfill: bool,
-        go_on: Callable[[], None] = lambda: None,
+        go_on: GoOn = lambda: None,
     ) -> None:
         """``go_on`` is called before each comparison, and may raise to end it."""
         self._asked = asked
@@ -280,7 +279,7 @@ class _CoveredColumns:
     segment: Segment
     declared: Mapping[str, DeclaredIndex]
     backfill: bool
-    go_on: Callable[[], None]
+    go_on: GoOn
 
     def column(self, path: str) -> PropertyColumn:
         self.go_on()

@@ -15,6 +15,7 @@ A form must never change its meaning.
     ["phrase", path, analyzer, slop, [position, term], …]       HasPhrase
     ["and", part, …]  ["or", part, …]             Every, Some
     ["not", part]                                 Not
+    ["by", [analyzer, …], part]                   part, in which a number stands for one of these analyzers; outermost, if at all
 
 A number without a fraction or an exponent (1) is an integer, exactly that up to 64 bits; beyond, and with one (1.0), it is a double. What
 that matters to is told in ``filter.py``: 1 and 1.0 say the same, but an operand 2 calculates with integers and 2.0 with doubles.
@@ -23,10 +24,13 @@ that matters to is told in ``filter.py``: 1 and 1.0 say the same, but an operand
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 from typing import Any
 
 from upwell.errors import Corrupt, Invalid
+from upwell.shard.asked import leaves
 from upwell.shard.comparing import OPERATORS, ORDERS, Scalar
 from upwell.shard.filter import (
     FILTER_DEPTH_MAX,
@@ -52,21 +56,35 @@ from upwell.shard.numbers import INTEGER_MAX, INTEGER_MIN
 from upwell.shard.worded import POSITION_MAX
 from upwell.text.analyzer import analyzer_of
 
+_Wordless = Present | OneOf | Contains | Glob | Within | OfId | Length | Calculated | Compared
+
 
 def filter_to_json(asked: Filter) -> list[Any]:
     """The filter's form as JSON."""
+    times = Counter(one.analyzer for one in leaves(asked) if isinstance(one, HasWords | HasPhrase))
+    # What an analyzer is told may be as long as all the rest, and there may be thousands that ask by it.
+    again = [analyzer for analyzer, count in times.items() if count > 1]
+    told = _to_json(asked, {analyzer: place for place, analyzer in enumerate(again)})
+    return ["by", again, told] if again else told
+
+
+def _to_json(asked: Filter, known: Mapping[str, int]) -> list[Any]:
     match asked:
         case Every(parts):
-            return ["and", *map(filter_to_json, parts)]
+            return ["and", *(_to_json(part, known) for part in parts)]
         case Some(parts):
-            return ["or", *map(filter_to_json, parts)]
+            return ["or", *(_to_json(part, known) for part in parts)]
         case Not(part):
-            return ["not", filter_to_json(part)]
+            return ["not", _to_json(part, known)]
+        case HasWords(path, analyzer, terms, least):
+            return ["words", path, known.get(analyzer, analyzer), least, *terms]
+        case HasPhrase(path, analyzer, phrase, slop):
+            return ["phrase", path, known.get(analyzer, analyzer), slop, *map(list, phrase)]
         case _:
             return _leaf_to_json(asked)
 
 
-def _leaf_to_json(asked: Leaf) -> list[Any]:
+def _leaf_to_json(asked: _Wordless) -> list[Any]:
     match asked:
         case Present(path):
             return ["has", path]
@@ -86,10 +104,6 @@ def _leaf_to_json(asked: Leaf) -> list[Any]:
             return ["calc", path, operator, _told(operand), _leaf_to_json(part)]
         case Compared(path, order, other):
             return ["compare", path, order, other]
-        case HasWords(path, analyzer, terms, least):
-            return ["words", path, analyzer, least, *terms]
-        case HasPhrase(path, analyzer, phrase, slop):
-            return ["phrase", path, analyzer, slop, *map(list, phrase)]
 
 
 def _told(value: Scalar) -> Scalar:
@@ -101,19 +115,22 @@ def _told(value: Scalar) -> Scalar:
 
 def filter_from_json(data: Any) -> Filter:
     """The filter that was written as ``data``. Raises Corrupt if it is none, or deeper than FILTER_DEPTH_MAX."""
-    return _from_json(data, FILTER_DEPTH_MAX)
+    match data:
+        case ["by", [*analyzers], part]:
+            return _from_json(part, FILTER_DEPTH_MAX, tuple(map(_analyzer, analyzers)))
+    return _from_json(data, FILTER_DEPTH_MAX, ())
 
 
-def _from_json(data: Any, depth_left: int) -> Filter:
+def _from_json(data: Any, depth_left: int, known: Sequence[str]) -> Filter:
     if depth_left == 0:
         raise Corrupt("a filter is too deep", max=FILTER_DEPTH_MAX)
     match data:
         case ["and", *parts]:
-            return Every(tuple(_from_json(part, depth_left - 1) for part in parts))
+            return Every(tuple(_from_json(part, depth_left - 1, known) for part in parts))
         case ["or", *parts]:
-            return Some(tuple(_from_json(part, depth_left - 1) for part in parts))
+            return Some(tuple(_from_json(part, depth_left - 1, known) for part in parts))
         case ["not", part]:
-            return Not(_from_json(part, depth_left - 1))
+            return Not(_from_json(part, depth_left - 1, known))
         case ["id", ["in" | "within" | "glob", "", *_] as part] if depth_left > 1:
             return OfId(_comparison(part))
         case ["length", str(path), ["in" | "within", "", *_] as part] if depth_left > 1:
@@ -125,6 +142,10 @@ def _from_json(data: Any, depth_left: int) -> Filter:
             return Calculated(path, operator, number, _of_number(part))
         case ["compare", str(path), str(order), str(other)] if order in ORDERS:
             return Compared(path, order, other)
+        case ["words" | "phrase", str(), told, *_]:
+            return _of_words(
+                data, known[told] if type(told) is int and told in range(len(known)) else _analyzer(told)
+            )
     return _of_value(data)
 
 
@@ -134,21 +155,17 @@ def _of_value(data: Any) -> Leaf:
             return Present(path)
         case ["contains", str(path), *values]:
             return Contains(path, tuple(_scalar(value) for value in values))
-        case ["words" | "phrase", *_]:
-            return _of_words(data)
     return _comparison(data)
 
 
-def _of_words(data: Any) -> HasWords | HasPhrase:
+def _of_words(data: Any, analyzer: str) -> HasWords | HasPhrase:
     match data:
-        case ["words", str(path), str(analyzer), int(least), *terms] if least > 0 and least is not True:
+        case ["words", str(path), _, int(least), *terms] if least > 0 and least is not True:
             if all(isinstance(term, str) for term in terms):
-                return HasWords(path, _analyzer(analyzer), tuple(terms), least)
-        case ["phrase", str(path), str(analyzer), int(slop), *terms] if slop >= 0 and not isinstance(
-            slop, bool
-        ):
+                return HasWords(path, analyzer, tuple(terms), least)
+        case ["phrase", str(path), _, int(slop), *terms] if slop >= 0 and not isinstance(slop, bool):
             phrase = tuple(_positioned(term) for term in terms)
-            return HasPhrase(path, _analyzer(analyzer), phrase, slop)
+            return HasPhrase(path, analyzer, phrase, slop)
     raise _refused(data)
 
 
@@ -159,7 +176,9 @@ def _positioned(data: Any) -> tuple[int, str]:
     raise _refused(data)
 
 
-def _analyzer(params: str) -> str:
+def _analyzer(params: Any) -> str:
+    if not isinstance(params, str):
+        raise _refused(params)
     try:
         given = json.loads(params)
         if not isinstance(given, dict):

@@ -10,7 +10,7 @@ mutation counts is the sum over the shards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -86,8 +86,11 @@ def keyed(view: View, batch: Sequence[Pending]) -> KeyedBatch:
     return KeyedBatch(settled, codes, numbered.dictionary, hashes, shard_of(hashes, len(view.shards)))
 
 
-def resolve(view: View, keys: KeyedBatch, shard: int) -> ShardChange:
-    """Decide a batch for one shard of ``view``, exactly as if its mutations were applied one after the other."""
+def resolve(
+    view: View, keys: KeyedBatch, shard: int, go_on: Callable[[], None] = lambda: None
+) -> ShardChange:
+    """Decide a batch for one shard of ``view``, exactly as if its mutations were applied one after the other. ``go_on`` is called now and
+    then by what takes long."""
     here = np.flatnonzero(keys.shard == shard)
     # Codes of this shard alone, so that the arrays over them are as small as its share.
     own = np.full(len(keys.keys), -1, np.int64)
@@ -95,7 +98,7 @@ def resolve(view: View, keys: KeyedBatch, shard: int) -> ShardChange:
     codes = own[keys.codes]
     located = _locate(view, shard, keys, here)
     rows = BatchRows(keys.batch, keys.settled.sequences, view.record.dimensions)
-    outcome = _Outcome(view.shards[shard], located, rows, keys.settled.scope)
+    outcome = _Outcome(view.shards[shard], located, rows, keys.settled.scope, go_on=go_on)
     counts = np.zeros((len(keys.batch), len(COUNTED)), np.int64)
     start = row = 0
     for number, one in enumerate(keys.batch):
@@ -153,9 +156,16 @@ class _Outcome:
     """Where each key of a shard stands after the mutations applied so far."""
 
     def __init__(
-        self, segments: Sequence[LiveSegment], located: _Located, rows: BatchRows, scope: KeyScope
+        self,
+        segments: Sequence[LiveSegment],
+        located: _Located,
+        rows: BatchRows,
+        scope: KeyScope,
+        *,
+        go_on: Callable[[], None],
     ) -> None:
         self._segments = segments
+        self._go_on = go_on
         self._located = located
         self._rows = rows
         self._scope = scope
@@ -263,10 +273,10 @@ class _Outcome:
         """Remove what is selected; returns how many rows that were."""
         count = 0
         for place, live in enumerate(self._segments):
-            count += self._remove_of(place, live, selected.in_segment(live))
+            count += self._remove_of(place, live, selected.in_segment(live, self._go_on))
         held = np.flatnonzero(self._alive & (self._holder != FROM_VIEW))
         if len(held):
-            gone = held[selected.among(self._content(held))]
+            gone = held[selected.among(self._content(held), self._go_on)]
             self._alive[gone] = False
             count += len(gone)
         return count

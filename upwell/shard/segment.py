@@ -25,7 +25,6 @@ of a sparse index has dimensions 0, and no FAISS index at all.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -42,6 +41,7 @@ from upwell.columns import decode_batch
 from upwell.errors import Corrupt
 from upwell.format import Box, Kind, pack, unpack
 from upwell.manifest import SegmentRef
+from upwell.recent import Recent
 from upwell.shard.ann import Built, Lists, Trust, build, largest, wants_index
 from upwell.shard.blocks import BlockChecked, block_sums, rows_per_block
 from upwell.shard.flat import FLAT_HEADER_BYTES, FLAT_PADDING, flat_header
@@ -169,9 +169,9 @@ class Segment:
         self._box: Box = unpack(data, Kind.SEGMENT, key)
         with self._box.understood():
             self._read_meta(self._box.meta)
-        self._in_namespace: OrderedDict[str, npt.NDArray[np.uint8]] = OrderedDict()
-        self._properties: OrderedDict[str, PropertyColumn] = OrderedDict()
-        self._elements: OrderedDict[str, ElementsColumn] = OrderedDict()
+        self._in_namespace = Recent[str, npt.NDArray[np.uint8]](NAMESPACES_KEPT)
+        self._properties = Recent[str, PropertyColumn](PROPERTIES_KEPT)
+        self._elements = Recent[str, ElementsColumn](PROPERTIES_KEPT)
 
     def _read_meta(self, meta: dict[str, Any]) -> None:
         self.id: str = meta["id"]
@@ -268,29 +268,23 @@ class Segment:
 
     def property_column(self, path: str) -> PropertyColumn:
         """The property at ``path``: its column, or (about a microsecond a row, once) what the rows' metadata says."""
-        kept = self._properties.get(path)
-        if kept is None:
-            with self._box.understood():
-                if self.has_column(path):
-                    kept = decode_property(self._box.section(PROPERTY + path))
-                if kept is None or kept.rounded:
-                    (kept,) = columns_of(self.metadata, self.rows, [path])
-                if len(kept) != self.rows:
-                    raise Corrupt("a property has other rows than its segment", property=path)
-            kept = self._properties.setdefault(path, kept)
-            while len(self._properties) > PROPERTIES_KEPT:
-                self._properties.popitem(last=False)
+        return self._properties.of(path, lambda: self._property_column(path))
+
+    def _property_column(self, path: str) -> PropertyColumn:
+        kept = None
+        with self._box.understood():
+            if self.has_column(path):
+                kept = decode_property(self._box.section(PROPERTY + path))
+            if kept is None or kept.rounded:
+                (kept,) = columns_of(self.metadata, self.rows, [path])
+            if len(kept) != self.rows:
+                raise Corrupt("a property has other rows than its segment", property=path)
         return kept
 
     def elements_column(self, path: str) -> ElementsColumn:
         """What is in the arrays at ``path``: read from the rows' metadata, once."""
-        kept = self._elements.get(path)
-        if kept is None:
-            with self._box.understood():
-                kept = self._elements[path] = elements_of(self.metadata, self.rows, path)
-            while len(self._elements) > PROPERTIES_KEPT:
-                self._elements.popitem(last=False)
-        return kept
+        with self._box.understood():
+            return self._elements.of(path, lambda: elements_of(self.metadata, self.rows, path))
 
     @cached_property
     def _faiss_bytes(self) -> memoryview:
@@ -390,10 +384,7 @@ class Segment:
         """Which rows are in ``namespace``, or ("") in none: bool (rows,)."""
         if self.namespaces is None:
             return np.full(self.rows, not namespace)
-        kept = self._in_namespace.get(namespace)
-        if kept is None:
-            found = in_space(self.namespaces, self.rows, namespace)
-            kept = self._in_namespace[namespace] = np.packbits(found)
-            while len(self._in_namespace) > NAMESPACES_KEPT:
-                self._in_namespace.popitem(last=False)
+        kept = self._in_namespace.of(
+            namespace, lambda: np.packbits(in_space(self.namespaces, self.rows, namespace))
+        )
         return np.unpackbits(kept, count=self.rows).view(np.bool_)

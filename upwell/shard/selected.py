@@ -33,8 +33,9 @@ class Selected:
         asked = None if selection.filter is None else filter_from_json(selection.filter)
         return cls(selection.namespace, selection.prefix, asked)
 
-    def in_segment(self, live: LiveSegment) -> Mask:
-        """Which rows of a segment it describes, deleted ones included: bool (rows,), the caller's own."""
+    def in_segment(self, live: LiveSegment, go_on: Callable[[], None]) -> Mask:
+        """Which rows of a segment it describes, deleted ones included: bool (rows,), the caller's own. ``go_on`` is called while that
+        takes long."""
         segment = live.segment
         if self.namespace is not None and self.namespace not in segment.spaces:
             return np.zeros(segment.rows, dtype=bool)
@@ -42,16 +43,18 @@ class Selected:
             segment.rows,
             segment.in_namespace,
             segment.ids,
-            lambda asked: Covered(asked, (), backfill=True)(segment),
+            lambda asked: Covered(asked, (), backfill=True, go_on=go_on)(segment),
         )
 
-    def among(self, rows: SegmentRows) -> Mask:
-        """Which of these rows it describes: bool (rows,)."""
+    def among(self, rows: SegmentRows, go_on: Callable[[], None]) -> Mask:
+        """Which of these rows it describes: bool (rows,). ``go_on`` as of ``in_segment``."""
         return self._mask(
             len(rows),
             lambda namespace: in_space(rows.namespaces, len(rows), namespace),
             rows.ids,
-            lambda asked: matching(asked, len(rows), MetadataColumns(rows.metadata, len(rows), rows.ids)),
+            lambda asked: matching(
+                asked, len(rows), MetadataColumns(rows.metadata, len(rows), rows.ids, go_on)
+            ),
         )
 
     def _mask(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final, Self, TypeVar
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse
 
+from upwell.recent import Recent
 from upwell.shard.deletions import Mask
 from upwell.text.analyzer import Analyzer, analyzer_of
 
@@ -31,9 +32,11 @@ GoOn = Callable[[], None]
 POSITION_MAX: Final = 1_000_000
 #: Analyzers for which one column keeps what it found. A field has one for ever.
 ANALYZERS_KEPT: Final = 2
-#: Texts that are looked at together, and after how many others get their turn: these take a millisecond.
+#: Texts that are looked at together, and after how many, or how many characters of them, others get their turn: these take a millisecond,
+#: unless the analyzer is a slow one.
 _BLOCK: Final = 1_024
 _TURN: Final = 64
+_TURN_CHARACTERS: Final = 32_768
 _PAUSE_S: Final = 0.000_1
 _OTHERS_POLL_S: Final = 0.05
 #: Where terms of a phrase stand, looked at at once, unless one text alone has more.
@@ -80,12 +83,6 @@ class _Postings:
         positions = None if found.positions is None else matrix.data
         return cls(dictionary.take(order), starts, np.asarray(matrix.indices, np.uint32), positions)
 
-    @property
-    def nbytes(self) -> int:
-        """What it takes of memory."""
-        positions = 0 if self.positions is None else self.positions.nbytes
-        return int(self.terms.nbytes + self.starts.nbytes + self.texts.nbytes + positions)
-
     def places(self, terms: Collection[str]) -> dict[str, int]:
         """Where those of some terms are that any text has."""
         if len(terms) > _LOOKED_UP_MAX:
@@ -121,28 +118,37 @@ class _Found:
         self.positions: list[Places] | None = [] if positions else None
 
     def add(self, analyzer: Analyzer, texts: Sequence[str], go_on: GoOn) -> None:
-        """Analyze some more texts: all of them, or none if it is ended."""
+        """Analyze some more texts: all of them, or those until it is ended."""
         terms: list[str] = []
         places: list[int] = []
-        lengths = []
-        placed = analyzer.placed(texts)
-        for start in range(0, len(texts), _TURN):
-            go_on()
-            for text in texts[start : start + _TURN]:
-                before = len(terms)
-                if self.positions is None:
-                    terms += set(analyzer.terms(text))
-                else:
-                    own, stand = next(placed)
-                    terms += own
-                    places += stand
-                lengths.append(len(terms) - before)
+        lengths: list[int] = []
+        placed = analyzer.placed(_in_turns(texts, go_on))
+        words = ((set(analyzer.terms(text)), ()) for text in _in_turns(texts, go_on))
+        try:
+            for own, stand in words if self.positions is None else placed:
+                terms += own
+                places += stand
+                lengths.append(len(own))
+        finally:
+            self.terms.append(pa.array(terms, pa.large_utf8()).dictionary_encode())
+            self.lengths += lengths
+            if self.positions is not None:
+                self.positions.append(np.array(places, np.uint32))
+
+
+def _in_turns(texts: Sequence[str], go_on: GoOn) -> Iterator[str]:
+    """The texts one by one, with a look now and then whether to go on."""
+    count = characters = 0
+    go_on()
+    for text in texts:
+        if count >= _TURN or characters >= _TURN_CHARACTERS:
             # Without a pause Python lets others wait for five milliseconds.
             time.sleep(_PAUSE_S)
-        self.terms.append(pa.array(terms, pa.large_utf8()).dictionary_encode())
-        self.lengths += lengths
-        if self.positions is not None:
-            self.positions.append(np.array(places, np.uint32))
+            go_on()
+            count = characters = 0
+        yield text
+        count += 1
+        characters += len(text)
 
 
 class _Once:
@@ -182,11 +188,6 @@ class Worded:
         """Nothing is analyzed before something is asked."""
         self._words = _Once(analyzer, positions=False)
         self._places = _Once(analyzer, positions=True)
-
-    @property
-    def nbytes(self) -> int:
-        """What it keeps in memory."""
-        return sum(one.made.nbytes for one in (self._words, self._places) if one.made is not None)
 
     def having(self, texts: pa.Array, terms: Sequence[str], least: int, go_on: GoOn) -> Mask:
         """Which texts have at least ``least`` (1 and more) of the terms: bool (texts,). A term that is given twice counts twice."""
@@ -289,16 +290,8 @@ class WordedBy:
     """What is known of a column's texts, for each analyzer by which they were asked: the last few."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
-        self._kept: OrderedDict[str, Worded] = OrderedDict()
+        self._kept = Recent[str, Worded](ANALYZERS_KEPT)
 
     def by(self, analyzer: str) -> Worded:
         """The texts asked by an analyzer, told as canonical JSON."""
-        with self._lock:
-            found = self._kept.pop(analyzer, None)
-            if found is None:
-                found = Worded(analyzer_of(json.loads(analyzer)))
-            self._kept[analyzer] = found
-            while len(self._kept) > ANALYZERS_KEPT:
-                self._kept.popitem(last=False)
-        return found
+        return self._kept.of(analyzer, lambda: Worded(analyzer_of(json.loads(analyzer))))

@@ -50,7 +50,8 @@ class Analyzer:
         self._filters = tuple(filters)
 
     def terms(self, text: str) -> list[str]:
-        """In order, each as often as it is there. No term is empty, or has surrogates. Takes time linear in the text."""
+        """In order, each as often as it is there. No term has surrogates; one of which a stemmer leaves nothing is empty. Takes time linear
+        in the text."""
         return self._filtered(self._tokenizer(text).findall(text))
 
     def tokens(self, text: str) -> list[Token]:

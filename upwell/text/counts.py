@@ -6,7 +6,7 @@ A term's dimension is the low 31 bits of its xxh32, for ever the same; terms tha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,12 @@ def dimension_of(term: str) -> int:
     return xxhash.xxh32_intdigest(term.encode()) & _INDEX_MASK
 
 
-def term_counts(analyzer: Analyzer, texts: Iterable[str]) -> Sparse:
-    """One vector a text, its dimensions ascending; a text without terms has none."""
+def term_counts(analyzer: Analyzer, texts: Iterable[str], go_on: Callable[[], None] = lambda: None) -> Sparse:
+    """One vector a text, its dimensions ascending; a text without terms has none. ``go_on`` is called before each text, and may raise to
+    end it: a slow analyzer takes a second for a text of 64 KiB."""
     rows: list[Any] = []
     for text in texts:
+        go_on()
         counts = Counter(map(dimension_of, analyzer.terms(text)))
         indices = sorted(counts)
         # As arrays at once: of long texts the numbers would take ten times as much as Python's.

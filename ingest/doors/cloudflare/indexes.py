@@ -123,7 +123,8 @@ async def info(request: web.Request) -> web.Response:
     amplification = manifest.totals.write_amplification
     result["compaction"] = {
         "pending": len(await asyncio.to_thread(index.compactor.due)),
-        "unindexed": manifest.unindexed,
+        # Sparse vectors are never compared one by one: every segment has their postings.
+        "unindexed": manifest.unindexed if index.record.kind.has_dense else 0,
         "segments": sum(len(shard.segments) for shard in manifest.shards),
         "writeAmplification": None if amplification is None else round(amplification, 3),
     }

@@ -13,7 +13,7 @@ from ingest.doors.milvus.expression_operands import column_of
 from ingest.doors.milvus.expression_types import Claim, Column, Constant, Operand, type_of
 from upwell.schema import FieldType, RowSchema, ScalarField
 from upwell.shard.filter import Every, HasPhrase, HasWords, Not, Within
-from upwell.text.analyzer import Token, analyzer_of, canonical
+from upwell.text.analyzer import Analyzer, Token, analyzer_of, canonical
 
 #: Of the texts of one expression, which are analyzed while it is read.
 TEXTS_CHARACTERS_MAX: Final = 262_144
@@ -29,25 +29,29 @@ class Analyzed:
     def __init__(self, schema: RowSchema) -> None:
         self._schema = schema
         self._characters = 0
+        #: By a field's name. All claims about a field share one text of its parameters, which may be as long as half an expression.
+        self._analyzers: dict[str, tuple[str, Analyzer]] = {}
 
     def text_match(self, name: str, query: Operand, minimum: str | None) -> Claim:
         """``text_match(name, query, minimum_should_match=minimum)``. As in Milvus a term that is given twice counts twice."""
         field = self._field(name, "text match")
         text = _text(query, "text_match query")
         least = 1 if minimum is None else _minimum(minimum)
-        terms = tuple(token.term for token in self._tokens(field, text))
-        return _about(HasWords(field.name, canonical(field.analyzer or {}), terms, least))
+        told, analyzer = self._analyzer(field)
+        terms = tuple(token.term for token in self._tokens(analyzer, text))
+        return _about(HasWords(field.name, told, terms, least))
 
     def phrase_match(self, name: str, query: Operand, slop: Operand | None) -> Claim:
         """``phrase_match(name, query, slop)``."""
         field = self._field(name, "phrase match")
         text = _text(query, "phrase_match query")
         free = 0 if slop is None else _slop(slop)
-        tokens = self._tokens(field, text)
+        told, analyzer = self._analyzer(field)
+        tokens = self._tokens(analyzer, text)
         if len(tokens) > PHRASE_TERMS_MAX:
             raise Refused(f"expected a phrase of at most {PHRASE_TERMS_MAX} terms, got {len(tokens)}")
         phrase = tuple((token.position - tokens[0].position, token.term) for token in tokens)
-        return _about(HasPhrase(field.name, canonical(field.analyzer or {}), phrase, free))
+        return _about(HasPhrase(field.name, told, phrase, free))
 
     def _field(self, name: str, operation: str) -> ScalarField:
         column = column_of(self._schema, name, ())
@@ -58,11 +62,18 @@ class Analyzed:
             raise Refused(f'field "{name}" does not enable match')
         return field
 
-    def _tokens(self, field: ScalarField, text: str) -> Sequence[Token]:
+    def _analyzer(self, field: ScalarField) -> tuple[str, Analyzer]:
+        """A field's analyzer, and what it was told."""
+        if field.name not in self._analyzers:
+            params = field.analyzer or {}
+            self._analyzers[field.name] = canonical(params), analyzer_of(params)
+        return self._analyzers[field.name]
+
+    def _tokens(self, analyzer: Analyzer, text: str) -> Sequence[Token]:
         self._characters += len(text)
         if self._characters > TEXTS_CHARACTERS_MAX:
             raise Refused(f"expected at most {TEXTS_CHARACTERS_MAX} characters of texts to match")
-        return analyzer_of(field.analyzer or {}).tokens(text)
+        return analyzer.tokens(text)
 
 
 def _text(query: Operand, name: str) -> str:

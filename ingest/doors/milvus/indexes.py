@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+import orjson
 from aiohttp import web
 
 from ingest.doors.milvus.answers import success
@@ -43,6 +44,7 @@ from ingest.doors.milvus.schema_bodies import (
     param_text,
     param_texts,
 )
+from ingest.doors.milvus.shown_schema import pairs
 from ingest.doors.milvus.values import FALSE, TRUE
 from upwell.catalog.names import NewIndex
 from upwell.catalog.tokens import Access
@@ -101,7 +103,7 @@ async def describe(call: Call) -> web.Response:
         "fieldName": index.field,
         "indexType": index.type,
         "metricType": index.metric,
-        "params": [{"key": name, "value": value} for name, value in (index.params | index.altered).items()],
+        "indexParams": pairs(_params_of(index)),
         "totalRows": rows,
         "indexedRows": rows,
         "pendingRows": 0,
@@ -109,6 +111,26 @@ async def describe(call: Call) -> web.Response:
         "failReason": "",
     }
     return success(call, [shown])
+
+
+def _params_of(index: IndexFact) -> dict[str, str]:
+    """What was said of an index, as Milvus shows it: its parameters are the text of one object, what was altered stands beside it."""
+    shown = {"index_type": index.type}
+    if index.metric:
+        shown["metric_type"] = index.metric
+    if index.params:
+        given = {name: _value_of(text) for name, text in index.params.items()}
+        shown["params"] = orjson.dumps(given).decode()
+    return shown | index.altered
+
+
+def _value_of(text: str) -> object:
+    """A parameter as it was likely sent, a number or a truth value if it reads as one: only its text is kept."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+    return value if isinstance(value, int | float) else text
 
 
 async def create(call: Call) -> web.Response:

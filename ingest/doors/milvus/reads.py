@@ -20,11 +20,14 @@ from ingest.doors.milvus.shown_rows import Style
 from ingest.doors.milvus.values import INT64, INTEGER
 from upwell.catalog.tokens import Access
 from upwell.errors import NotFound, Unavailable
+from upwell.query.patience import Patience
 from upwell.query.scope import AllBut, Names
 from upwell.schema import Consistency, IdType
 from upwell.shard.filter import Filter
 
 LIMIT_DEFAULT: Final = 100
+#: What is said of a request whose searches take too long.
+TOO_LONG: Final = "search: it takes more than {} s here; expected fewer vectors at once, or lower limits"
 _DOUBLES_END: Final = 1 << 53
 _WRONG: Final = (
     "consistencyLevel can only be [Strong, Session, Bounded, Eventually, Customized], default: Bounded, err:"
@@ -59,6 +62,12 @@ class Reading:
             int64_as_text=self.call.ids_as_text,
             json_as_text=self.call.settings.milvus_json_as_text,
         )
+
+    def patience(self) -> Patience:
+        """How long the searches of the request may take, from now on; what they make of texts counts as well."""
+        most_s = self.call.settings.milvus_search_s_max
+        # A client that will wait for no time at all will wait for its answer all the same.
+        return Patience(self.call.ops.engine.clock, self.call.bounded(most_s) or most_s, TOO_LONG)
 
     def filter(self, text: str, params: dict[str, Any] | None = None) -> Filter | None:
         """What a filter's text says; None: it leaves all. Raises MilvusError; blocks."""

@@ -8,8 +8,9 @@ none: in Milvus such a dynamic field would be null afterwards, which filters can
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final
 
 import numpy as np
@@ -32,13 +33,17 @@ from ingest.doors.milvus.values import (
 )
 from ingest.doors.milvus.vectors import DENSE, SPARSE, SparseRow, read_sparse
 from upwell.changeset import Matrix
+from upwell.clock import SystemClock
 from upwell.errors import Invalid
 from upwell.kinds import IndexKind
+from upwell.query.patience import Patience
 from upwell.schema import FieldType, IdType, RowSchema, ScalarField
 from upwell.sparse import Sparse, concat_sparse
 from upwell.text.analyzer import analyzer_of
 from upwell.text.counts import term_counts
 
+#: What is said of rows whose texts take too long.
+TOO_LONG: Final = "the texts of the rows take more than {} s to be analyzed here; expected fewer rows at once, or a simpler analyzer"
 #: Texts of a request are analyzed when there are so many characters of them: sooner it costs calls, later memory.
 TEXTS_AT_ONCE: Final = 1 << 20
 
@@ -58,6 +63,8 @@ class Target:
     partial: bool
     #: Are strings in JSON fields the JSON that they hold, as they are shown?
     json_as_text: bool = False
+    #: How long its texts may take to be analyzed.
+    analysis_s_max: float = inf
 
     @property
     def needed(self) -> Iterable[str]:
@@ -93,8 +100,9 @@ def read_id(schema: RowSchema, given: Any, bytes_max: int, row: int) -> str:
 class _Counts:
     """The sparse vectors that are made of a field's texts, as these come."""
 
-    def __init__(self, field: str, analyzer: dict[str, Any]) -> None:
+    def __init__(self, field: str, analyzer: dict[str, Any], go_on: Callable[[], None]) -> None:
         self.field = field
+        self._go_on = go_on
         self._analyzer = analyzer_of(analyzer)
         self._made: list[Sparse] = []
         self._texts: list[str] = []
@@ -114,7 +122,7 @@ class _Counts:
         return concat_sparse(self._made) if self._made else None
 
     def _make(self) -> None:
-        self._made.append(term_counts(self._analyzer, self._texts))
+        self._made.append(term_counts(self._analyzer, self._texts, self._go_on))
         self._texts, self._characters = [], 0
 
 
@@ -132,7 +140,13 @@ class Rows:
         self._matrix = np.empty((count, target.dimensions), np.float32)
         self._sparse: list[Any] = []
         self._counts = (
-            None if schema.full_text is None else _Counts(schema.full_text.field, schema.text_analyzer)
+            None
+            if schema.full_text is None
+            else _Counts(
+                schema.full_text.field,
+                schema.text_analyzer,
+                Patience(SystemClock(), target.analysis_s_max, TOO_LONG).check,
+            )
         )
         self._metadata: list[bytes | None] = []
         #: How many rows gave each field.

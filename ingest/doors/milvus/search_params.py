@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -102,10 +102,11 @@ def field_of(collection: Collection, name: str) -> Field:
     return next(iter(there.values()))
 
 
-def vectors_of(field: Field, data: Sequence[Any], dimensions: int) -> list[Vector]:
-    """What is searched by, as a client sends it: of texts, how often they have each term. Raises MilvusError."""
+def vectors_of(field: Field, data: Sequence[Any], dimensions: int, go_on: Callable[[], None]) -> list[Vector]:
+    """What is searched by, as a client sends it: of texts, how often they have each term. ``go_on`` is called between texts, and may raise
+    to end it. Raises MilvusError."""
     if field.texts is not None:
-        return _counts(field.texts.analyzer, data)
+        return _counts(field.texts.analyzer, data, go_on)
     try:
         if field.is_sparse:
             return [read_sparse(one) for one in data]
@@ -118,7 +119,7 @@ def vectors_of(field: Field, data: Sequence[Any], dimensions: int) -> list[Vecto
         raise not_json(error.detail) from None
 
 
-def _counts(analyzer: Mapping[str, Any], data: Sequence[Any]) -> list[Vector]:
+def _counts(analyzer: Mapping[str, Any], data: Sequence[Any], go_on: Callable[[], None]) -> list[Vector]:
     for place, given in enumerate(data):
         if not isinstance(given, str):
             shown = (
@@ -129,7 +130,7 @@ def _counts(analyzer: Mapping[str, Any], data: Sequence[Any]) -> list[Vector]:
         # No row's is longer.
         if size > VARCHAR_BYTES_MAX:
             raise invalid(f"data[{place}]: expected a text of at most {VARCHAR_BYTES_MAX} bytes, got {size}")
-    counts = term_counts(analyzer_of(analyzer), data)
+    counts = term_counts(analyzer_of(analyzer), data, go_on)
     return [counts.row(place) for place in range(len(data))]
 
 

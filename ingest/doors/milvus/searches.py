@@ -69,8 +69,6 @@ FOUND_MAX: Final = 262_144
 FILTERS_MAX: Final = 4
 #: What ``exprParams`` put into them, as JSON.
 PARAMS_BYTES_MAX: Final = 16 << 20
-#: What is said of a request whose searches take too long.
-TOO_LONG: Final = "search: it takes more than {} s here; expected fewer vectors at once, or lower limits"
 #: What v1 calls the id, whatever the collection calls it.
 ID_V1: Final = "id"
 
@@ -121,12 +119,13 @@ async def search(call: Call) -> web.Response:
     check_metric(field, given)
     bounds = bounds_of(field, given)
     grouping = _grouping(reading, params, bounds)
+    patience = reading.patience()
 
     def read() -> tuple[Sought, list[str], Shown]:
         shown = shown_of(schema, record.kind, params.output_fields)
         by_ids = ids_of(schema.ids, params.ids)
         asked = reading.filter(params.filter, params.expr_params)
-        vectors = vectors_of(field, params.data, record.dimensions)
+        vectors = vectors_of(field, params.data, record.dimensions, patience.check)
         return Sought(field, vectors, params.limit + params.offset, bounds, asked), by_ids, shown
 
     sought, by_ids, shown = await call.ops.parse(read)
@@ -135,7 +134,7 @@ async def search(call: Call) -> web.Response:
         return [replace(sought, vectors=_vectors_of_rows(reading, view, field, by_ids)) if by_ids else sought]
 
     return await _Answering(
-        reading, searches, None, grouping, params.offset, shown, distance_of(field.metric)
+        reading, patience, searches, None, grouping, params.offset, shown, distance_of(field.metric)
     ).answer()
 
 
@@ -158,7 +157,14 @@ async def _search_v1(call: Call) -> web.Response:
 
     sought, shown = await call.ops.parse(read)
     return await _Answering(
-        reading, lambda _: [sought], None, None, params.offset, shown, distance_of(field.metric)
+        reading,
+        reading.patience(),
+        lambda _: [sought],
+        None,
+        None,
+        params.offset,
+        shown,
+        distance_of(field.metric),
     ).answer()
 
 
@@ -174,7 +180,8 @@ async def hybrid_search(call: Call) -> web.Response:
     fields = [field_of(collection, one.anns_field) for one in params.search]
     how = fusion_of(params.rerank.strategy, params.rerank.params, fields)
     of_each = max(1, params.group_size) if params.grouping_field else 1
-    parts = _Parts(reading, params.limit + params.offset, of_each)
+    patience = reading.patience()
+    parts = _Parts(reading, patience, params.limit + params.offset, of_each)
     searches = await call.ops.parse(
         lambda: [parts.read(one, field) for one, field in zip(params.search, fields, strict=True)]
     )
@@ -184,7 +191,7 @@ async def hybrid_search(call: Call) -> web.Response:
     sums_distances = isinstance(how, ByScore) and how.sums_distances
     distance = distance_of(Metric.EUCLIDEAN if sums_distances else Metric.DOT_PRODUCT)
     return await _Answering(
-        reading, lambda _: searches, how, grouping, params.offset, shown, distance, params.limit
+        reading, patience, lambda _: searches, how, grouping, params.offset, shown, distance, params.limit
     ).answer()
 
 
@@ -250,9 +257,10 @@ def _vectors_of_rows(reading: Reading, view: View, field: Field, ids: Sequence[s
 class _Parts:
     """Reads the searches of one request. Each filter's text is read once, and so found out once for each segment."""
 
-    def __init__(self, reading: Reading, depth: int, of_each: int) -> None:
+    def __init__(self, reading: Reading, patience: Patience, depth: int, of_each: int) -> None:
         """``depth``: how many rows, or groups with ``of_each`` of them, each finds unless it says otherwise."""
         self._reading = reading
+        self._patience = patience
         self._depth = depth
         self._of_each = of_each
         self._known: dict[tuple[str, bytes], Filter | None] = {}
@@ -270,7 +278,8 @@ class _Parts:
             )
         given = flat_params(one.search_params) | flat_params(one.params)
         check_metric(field, {"metricType": one.metric_type, **given})
-        vectors = vectors_of(field, one.data, self._reading.collection.index.record.dimensions)
+        dimensions = self._reading.collection.index.record.dimensions
+        vectors = vectors_of(field, one.data, dimensions, self._patience.check)
         return Sought(
             field, vectors, count, bounds_of(field, given), self._filter(one.filter, one.expr_params)
         )
@@ -295,6 +304,7 @@ class _Answering:
     """A request whose searches are known."""
 
     reading: Reading
+    patience: Patience
     #: What is searched by in a view.
     searches: Callable[[View], Sequence[Sought]]
     #: How searches are made one; None: there is but one.
@@ -343,9 +353,7 @@ class _Run:
         asked = (one.asked for one in searches for _ in range(self.nq))
         call = of.reading.call
         self._within = Within(asked, call.patience())
-        most_s = call.settings.milvus_search_s_max
-        # A client that will wait for no time at all will wait for its answer all the same.
-        self._patience = Patience(call.ops.engine.clock, call.bounded(most_s) or most_s, TOO_LONG)
+        self._patience = of.patience
         self._room = Room()
 
     def one(self, place: int) -> tuple[bytes, int]:

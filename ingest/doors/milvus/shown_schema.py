@@ -96,14 +96,16 @@ def _fields(record: IndexRecord, schema: RowSchema, facts: Facts, version: Versi
         name, params = field["name"], field["params"] | facts.params.get(field["name"], {})
         field["partitionKey"] = name == schema.partition_key
         field["clusteringKey"] = name == facts.clustering_key
+        # As with Milvus: none at all where there are none.
+        del field["params"]
         if version is Version.V1:
-            del field["params"]
             size = params.get("dim", params.get("max_length"))
             field["type"] += "" if size is None else f"({size})"
             field.pop("elementType", None)
         else:
             field["id"] = FIRST_FIELD + number
-            field["params"] = pairs(params)
+            if params:
+                field["params"] = pairs(params)
     return shown
 
 

@@ -17,6 +17,7 @@ TOKENS: Final = "users, roles and privileges are tokens here; make and revoke th
 IMPORTS: Final = "there are no import jobs here; send rows with entities/insert or entities/upsert, which become visible by themselves"
 MACHINES: Final = "there are no resource groups, segments or quotas of this kind here"
 FUNCTIONS: Final = "functions are declared with a collection (collections/create, schema.functions) and stay as they are; make another collection"
+FIELDS: Final = "a field stays once it is declared; where it is nullable, rows may leave it out"
 
 #: The reason of each command.
 REASONS: Final = {
@@ -37,7 +38,12 @@ REASONS: Final = {
         ("jobs/import", "list create get_progress describe", IMPORTS),
         ("segments", "describe", MACHINES),
         ("quotacenter", "describe", MACHINES),
-        ("collections", "add_function alter_function drop_function", FUNCTIONS),
+        (
+            "collections",
+            "add_function alter_function drop_function add_function_field drop_function_field",
+            FUNCTIONS,
+        ),
+        ("collections/fields", "drop", FIELDS),
     )
     for command in commands.split()
 }

@@ -99,6 +99,7 @@ async def _how(
             inserts=inserts,
             partial=heading.partial and not inserts,
             json_as_text=settings.milvus_json_as_text,
+            analysis_s_max=settings.milvus_analysis_s_max,
         ),
         rows=rows,
         namespace=namespace or "",
