@@ -60,7 +60,8 @@ class MilvusLite(Quiet):
             self._client.insert("items", rows)
         self._client.flush("items")
         index = self._client.prepare_index_params()
-        build = VARIANTS[self._task.variant].settings
+        # pymilvus takes one level off, and the library looks for them there (3.0.2, 3.2.2); else it takes its defaults, and says nothing.
+        build = {"params": VARIANTS[self._task.variant].settings}
         index.add_index("embedding", index_type=self._task.variant, metric_type="COSINE", params=build)
         self._add_indexes(index)
         self._client.create_index("items", index)
