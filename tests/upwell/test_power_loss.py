@@ -61,7 +61,7 @@ def cut(house: House, at: int, survive: float, *, lives_on: bool) -> None:
 
 
 def test_whenever_the_power_fails_nothing_promised_is_lost() -> None:
-    house = lived(19, 22)
+    house = lived(37, 22)
     assert len(house.acknowledged) >= 10 and len(house.promises) >= 8
     assert {"namespaces", "embedded", "deletions", "request", "webhook"} <= linked(house), (
         "nothing much happened"
