@@ -13,7 +13,7 @@ from ingest.keys import OPERATIONS
 from ingest.operations import Operations
 from ingest.requests import read_body
 from upwell.catalog.tokens import Grant
-from upwell.query.patience import Patience
+from upwell.query.patience import FILTER, Patience
 from upwell.settings import Settings
 
 T = TypeVar("T")
@@ -49,10 +49,13 @@ class Granted:
         return wait_s
 
     def patience(self) -> Patience:
-        """How long a question may take that is asked now."""
-        most_s = self.settings.filter_s_max
+        """How long a filter may take that is asked now."""
+        return self.patience_of(self.settings.filter_s_max, FILTER)
+
+    def patience_of(self, most_s: float, says: str) -> Patience:
+        """How long something may take that is begun now; ``says``: as Patience takes it."""
         # A client that will wait for no time at all will wait for its answer all the same.
-        return Patience(self.ops.engine.clock, self.bounded(most_s) or most_s)
+        return Patience(self.ops.engine.clock, self.bounded(most_s) or most_s, says)
 
     async def body(self, bytes_max: int) -> bytes:
         """The body as it was sent, of no more bytes than that, or than any may have. Raises TooLarge, TooSlow or Invalid."""

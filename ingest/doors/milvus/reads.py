@@ -65,9 +65,7 @@ class Reading:
 
     def patience(self) -> Patience:
         """How long the searches of the request may take, from now on; what they make of texts counts as well."""
-        most_s = self.call.settings.milvus_search_s_max
-        # A client that will wait for no time at all will wait for its answer all the same.
-        return Patience(self.call.ops.engine.clock, self.call.bounded(most_s) or most_s, TOO_LONG)
+        return self.call.patience_of(self.call.settings.milvus_search_s_max, TOO_LONG)
 
     def filter(self, text: str, params: dict[str, Any] | None = None) -> Filter | None:
         """What a filter's text says; None: it leaves all. Raises MilvusError; blocks."""

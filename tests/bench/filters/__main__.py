@@ -17,7 +17,6 @@ import contextlib
 import ctypes
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 
 from tests.bench.filters.base import STORES
 from tests.bench.harness import RESULTS, Others, print_row, write_result
-from tests.bench.peers.__main__ import THREADS, python_of, run
+from tests.bench.peers.__main__ import THREADS, made_by, python_of, run
 from tests.bench.peers.base import RECALL_WANTED
 from tests.bench.peers.install import ensure
 
@@ -99,16 +98,6 @@ def options_of() -> argparse.Namespace:
     return options
 
 
-def make_data(numbers: dict[str, int], folder: Path) -> None:
-    """Write what is loaded and asked, in a process of its own."""
-    command = [sys.executable, "-m", "tests.bench.filters.data", "--out", str(folder)]
-    for name, value in numbers.items():
-        command += [f"--{name}", str(value)]
-    problem = run(command)
-    if problem:
-        raise SystemExit(f"no data: {problem}")
-
-
 def measure_all(names: Sequence[str], data: Path, scratch: Path) -> list[dict[str, Any]]:
     """A row for each store and each kind of index, printed as soon as it is known."""
     rows = []
@@ -131,7 +120,7 @@ def main() -> None:
         tempfile.TemporaryDirectory(prefix="upwell-filters-", ignore_cleanup_errors=True) as scratch,
         Others() as others,
     ):
-        make_data(numbers, Path(scratch) / "data")
+        made_by("tests.bench.filters.data", numbers, Path(scratch) / "data")
         rows = measure_all(options.only.split(","), Path(scratch) / "data", Path(scratch))
     print()
     others.tell()

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +19,7 @@ from tests.bench.filters.base import STORES, Effort, FilteredTask, Store
 from tests.bench.filters.cases import Columns, Where
 from tests.bench.filters.data import NEIGHBOURS, Asked, Data
 from tests.bench.peers.base import RECALL_WANTED, Matrix
-from tests.bench.peers.measure import GLANCE_MARGIN
+from tests.bench.peers.measure import GLANCE_MARGIN, confine
 
 #: So many queries tell whether settings are worth being tried with all.
 GLANCE = 50
@@ -149,9 +146,7 @@ def main() -> None:
     parser.add_argument("--result", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # servers are stopped on the way out
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
+    confine(options.threads)
     found = measure(options.store, options.build, Data.read(options.data), options.folder, options.threads)
     options.result.write_text(json.dumps(found))
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from tests.bench.full_text.ask import CLIENTS
 from tests.bench.full_text.base import STORES
 from tests.bench.full_text.data import K1, TOP_K, B, Data, Exact, judge
 from tests.bench.harness import RESULTS, Others, print_row, write_result
-from tests.bench.peers.__main__ import THREADS, python_of, run
+from tests.bench.peers.__main__ import THREADS, made_by, python_of, run
 from tests.bench.peers.install import ensure
 
 WIDTHS = (16, 9, 9, 9, 9, 11, 11, *(11 for _ in CLIENTS))
@@ -98,17 +97,6 @@ def options_of() -> argparse.Namespace:
     return options
 
 
-def make_data(numbers: dict[str, int], folder: Path) -> Data:
-    """Write what is loaded and asked, by a process of its own."""
-    command = [sys.executable, "-m", "tests.bench.full_text.data", "--out", str(folder)]
-    for name, value in numbers.items():
-        command += [f"--{name}", str(value)]
-    problem = run(command)
-    if problem:
-        raise SystemExit(f"no data: {problem}")
-    return Data.read(folder)
-
-
 def measure_all(names: Sequence[str], data: Data, folder: Path, scratch: Path) -> list[dict[str, Any]]:
     """A row for each store, printed as soon as it is known."""
     exact, rows = Exact(data.texts), []
@@ -128,7 +116,8 @@ def main() -> None:
     print(f"{options.texts:,} texts, {options.queries} queries of three words a case, the first {TOP_K}")
     with tempfile.TemporaryDirectory(prefix="upwell-full-text-", ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch) / "data"
-        rows = measure_all(options.only.split(","), make_data(numbers, folder), folder, Path(scratch))
+        made_by("tests.bench.full_text.data", numbers, folder)
+        rows = measure_all(options.only.split(","), Data.read(folder), folder, Path(scratch))
     about = numbers | {"k1": K1, "b": B, "threads": THREADS, "not_installed": missing}
     write_result(options.json, "full_text", about, rows)
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import signal
-import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +20,7 @@ import numpy as np
 from tests.bench.full_text.base import STORES, Answer, Store, TextTask
 from tests.bench.full_text.data import Data
 from tests.bench.peers.footprint import PROC, disk_mib, own_memory, tree_memory
+from tests.bench.peers.measure import confine
 
 CLIENTS = (1, 4, 16)
 #: Asked before the clock runs; the first of all is told by itself.
@@ -122,9 +120,7 @@ def main() -> None:
     parser.add_argument("--result", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # servers are stopped on the way out
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
+    confine(options.threads)
     found = measure(options.store, Data.read(options.data), options.folder, options.threads)
     options.result.write_text(json.dumps(found))
 

@@ -85,6 +85,16 @@ def run(command: list[str]) -> str | None:
     return nameless(lines[-1])[:ERROR_LENGTH] if lines else f"ended with {code}"
 
 
+def made_by(module: str, numbers: dict[str, int], folder: Path) -> None:
+    """Let a module write what is loaded and asked, in a process of its own."""
+    command = [sys.executable, "-m", module, "--out", str(folder)]
+    for name, value in numbers.items():
+        command += [f"--{name}", str(value)]
+    problem = run(command)
+    if problem:
+        raise SystemExit(f"no data: {problem}")
+
+
 def measure(name: str, variant: str, data: Path, scratch: Path) -> dict[str, Any]:
     """One peer with one kind of index, in a process of its own."""
     with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=scratch, ignore_cleanup_errors=True) as folder:

@@ -88,6 +88,13 @@ def measure(name: str, variant: str, data: Path, folder: Path, threads: int) -> 
         peer.close()
 
 
+def confine(cores: int) -> None:
+    """Let this process, and what it starts, have so many cores, and end in good order when it is told to stop."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # servers are stopped on the way out
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--peer", choices=PEERS, required=True)
@@ -97,9 +104,7 @@ def main() -> None:
     parser.add_argument("--result", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # servers are stopped on the way out
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
+    confine(options.threads)
     found = measure(options.peer, options.variant, options.data, options.folder, options.threads)
     options.result.write_text(json.dumps(found))
 
